@@ -1,0 +1,1 @@
+"""The service on one box: composition root, settings, trainer, data, store."""

@@ -1,0 +1,1 @@
+"""The world under virtual time, running the very node that ships."""
