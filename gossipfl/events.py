@@ -1,0 +1,357 @@
+"""Everything that can happen to a node, and everything it can ask for.
+
+`Node.handle(event, now)` takes one Event and returns Effects, to be executed in order. Two
+interpreters exist: `gossipfl.net.driver` (asyncio) and `sim.world` (a heap). Requests carry a
+number chosen by the node; an answer to a number it no longer knows is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from gossipfl.aggregation import Merge
+from gossipfl.errors import Fault
+from gossipfl.messages import Training
+from gossipfl.parameters import Layout, Vector
+
+
+class Address(NamedTuple):
+    """Where a peer may be reached: an IP address or name, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Source(StrEnum):
+    """How an address came to us. Only a `STATIC` one is never forgotten."""
+
+    MDNS = "mdns"
+    STATIC = "static"
+    RECORD = "record"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is durable: read at start and after every failed or doubtful commit."""
+
+    head: bytes | None = None  # own newest head, as an envelope
+    receipt: bytes | None = None  # own newest receipt, as an envelope
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    """the node's own state by name; what is large (a base, an update) is in here too"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One transaction. Objects are made durable before what names them; all or nothing."""
+
+    seq: int | None = None  # compare-and-swap: must be exactly one more than the durable head's
+    head: bytes | None = None
+    receipt: bytes | None = None
+    objects: tuple[tuple[bytes, bytes], ...] = ()  # (digest, bytes)
+    documents: Mapping[str, bytes] = field(default_factory=dict)  # replaced whole, by name
+    retire: tuple[bytes, ...] = ()  # digests that nothing names any more
+    adopt: bool = False  # own head found at a peer after a restore: seq may jump forward
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    snapshot: Snapshot
+    wall: float  # seconds since the epoch by the wall clock, which may be wrong
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSeen:
+    address: Address
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddresses:
+    """Where this device can be reached from now on."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadReceived:
+    request: int
+    head: bytes | None  # None: not modified
+    member: bytes | None = None  # the head's member object digest, as the carrier hints it
+    update: bytes | None = None  # the update that the head names, where it rode along
+    tls_key: bytes | None = None  # SHA-256 of the carrier's TLS SPKI
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectReceived:
+    request: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    request: int
+    fault: Fault
+    detail: str
+    absent: bool = False  # the peer answered that it does not have it: no failure of the link
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFinished:
+    job: int
+    parameters: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    job: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFinished:
+    job: int
+    merge: Merge
+    distances: tuple[float, ...]  # L2 distance of each received update to the own one
+    kept_old: bool = False  # the catastrophe guard kept the previous base as the place to train
+    accuracy: float | None = None  # of the new base on held-out data; local, never sent
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFailed:
+    job: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    commit: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    commit: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Answer to Reload."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReceived:
+    """A policy object handed over locally (a file, the socket). Peers' come by digest."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationReceived:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BundleGiven:
+    """A bundle file handed over locally, so that nobody needs to be asked for it."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobReady:
+    """The trainer for a bundle passed validation and is loaded."""
+
+    bundle: bytes  # bundle id
+    layout: Layout
+    initial: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    bundle: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcesChanged:
+    """Whether this machine may train now; if not, why, in words."""
+
+    may_train: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A person lifts a soft quarantine."""
+
+    device: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    pass
+
+
+Event = (
+    Start
+    | DeadlineReached
+    | PeerSeen
+    | PeerGone
+    | OwnAddresses
+    | HeadReceived
+    | ObjectReceived
+    | FetchFailed
+    | TrainingFinished
+    | TrainingFailed
+    | MergeFinished
+    | MergeFailed
+    | Stored
+    | StoreFailed
+    | Loaded
+    | PolicyReceived
+    | RevocationReceived
+    | BundleGiven
+    | JobReady
+    | JobFailed
+    | ResourcesChanged
+    | Release
+    | Stop
+)
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FetchHead:
+    """GET /v1/heads/{device or self}. Answered by HeadReceived or FetchFailed."""
+
+    request: int
+    address: Address
+    device: bytes | None  # None: the answering node's own
+    etag: bytes | None  # digest of the head we hold: "not modified" is an answer
+    wait_s: float  # the server may hold the answer this long until there is something new
+    update_bytes: int  # ride-along wanted up to this size; 0: the head alone
+
+
+@dataclass(frozen=True, slots=True)
+class FetchObject:
+    """GET /v1/objects/{digest}. Answered by ObjectReceived or FetchFailed."""
+
+    request: int
+    address: Address
+    digest: bytes
+    bytes_max: int  # the transport stops reading beyond it
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """No answer to this request is wanted any more."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartTraining:
+    job: int
+    base: Vector
+    training: Training
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartMerge:
+    job: int
+    rule: str
+    own: Vector | None
+    received: tuple[Vector, ...]
+    f: int
+    previous: Vector | None  # last accepted base, for the guard; None: no guard
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make the batch durable, then Stored; on any doubt drop the rest and feed StoreFailed."""
+
+    commit: int
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Read what is durable again: Loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJob:
+    """Validate this bundle and load its trainer: JobReady or JobFailed."""
+
+    bundle: bytes  # bundle id that the policy names
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Close live connections of this TLS key and take no more (revocation, evidence)."""
+
+    device: bytes
+    tls_key: bytes
+
+
+class Topic(StrEnum):
+    LIFECYCLE = "lifecycle"
+    MEMBERSHIP = "membership"
+    PEER = "peer"
+    ROUND = "round"
+    MERGE = "merge"
+    POLICY = "policy"
+    REFUSED = "refused"
+    QUARANTINE = "quarantine"
+    EVIDENCE = "evidence"
+    STORE = "store"
+    RESTORE = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One line for people: logs, status, the live table. `device` is whom it is about."""
+
+    topic: Topic
+    text: str
+    device: bytes | None = None
+    warning: bool = False
+
+
+Effect = (
+    FetchHead
+    | FetchObject
+    | Cancel
+    | StartTraining
+    | StartMerge
+    | Commit
+    | Reload
+    | LoadJob
+    | CutOff
+    | Notice
+)

@@ -1,0 +1,221 @@
+"""The typed payloads of protocol v1. Unknown fields are refused; lengths are part of the types.
+
+Every payload travels in a `wire` envelope, except the containers (lists, chapters), whose parts
+are signed or content-addressed themselves. All times are whole seconds of fleet time (Unix epoch).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Device = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Seq = Annotated[int, Meta(ge=1, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[int, Meta(ge=0, le=2**40)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Label = Annotated[str, Meta(max_length=64)]
+Text = Annotated[str, Meta(max_length=512)]
+
+
+class Role(StrEnum):
+    DEVICE = "device"
+    HUB = "hub"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ISSUER = "issuer"
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    pass
+
+
+class Member(_Message, frozen=True):
+    """Binds a signing key, a TLS key and a role to a fleet. Signed by an issuer or by the root."""
+
+    fleet: Digest
+    device: Device
+    key: Key
+    role: Role
+    not_before: Seconds
+    not_after: Seconds
+    issued: Seconds
+    tls: Digest | None = None  # SHA-256 of the TLS SPKI; None for people's keys (operators)
+    replaces: Device | None = None
+
+
+class Lineage(_Message, frozen=True):
+    """What may be merged with what: equal lineages only."""
+
+    bundle: Digest  # bundle id
+    run: Count
+    layout: Digest
+
+
+class UpdateRef(_Message, frozen=True):
+    digest: Digest
+    size: Annotated[int, Meta(ge=1, le=2**32)]
+    codec: Label
+    round: Count  # the publisher's own count: a label, trusted for nothing
+
+
+class ChainRef(_Message, frozen=True):
+    """The newest link of a chain: its number and digest."""
+
+    number: Seq
+    digest: Digest
+
+
+class Head(_Message, frozen=True):
+    """A device's only mutable ref. seq strictly grows; prev chains."""
+
+    fleet: Digest
+    device: Device
+    seq: Seq
+    member: Digest
+    issued: Seconds
+    prev: Digest | None = None  # None only for seq 1
+    lineage: Lineage | None = None
+    update: UpdateRef | None = None
+    receipts: ChainRef | None = None
+    ledger: ChainRef | None = None
+    policy: Digest | None = None
+    revocations: Digest | None = None
+    evidence: Digest | None = None
+    peers: Digest | None = None
+    head_chapter: Digest | None = None
+    receipt_chapter: Digest | None = None
+    checkpoint: Digest | None = None
+    cosignature: Digest | None = None
+    capability: Label = ""
+
+
+class Merged(_Message, frozen=True, array_like=True):
+    device: Device
+    seq: Seq
+    head: Digest
+    update: Digest
+    influence: Share
+
+
+class Refused(_Message, frozen=True, array_like=True):
+    device: Device
+    fault: Label
+
+
+class Receipt(_Message, frozen=True):
+    """What one device merged, computed from published inputs only; chained per device."""
+
+    fleet: Digest
+    device: Device
+    number: Seq
+    round: Count
+    lineage: Lineage
+    base: Digest  # SHA-256 of the merged parameters (little-endian float32)
+    rule: Label
+    f: Count
+    issued: Seconds
+    own: Digest | None = None  # the own update that took part, None for a joiner
+    merged: Annotated[list[Merged], Meta(max_length=256)] = []
+    refused: Annotated[list[Refused], Meta(max_length=256)] = []
+    prev: Digest | None = None
+
+
+class Chapter(_Message, frozen=True):
+    """Digests of consecutive links of one chain: backfill in one request."""
+
+    device: Device
+    chain: Annotated[str, Meta(pattern="^(head|receipt)$")]
+    first: Seq
+    digests: Annotated[list[Digest], Meta(min_length=1, max_length=256)]
+    prev: Digest | None = None  # the chapter before
+
+
+class Training(_Message, frozen=True):
+    """How a device trains between two merges."""
+
+    epochs: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    learning_rate: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.05
+    momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
+    prox: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+
+
+class Stop(_Message, frozen=True):
+    rounds: Count | None = None
+
+
+class Privacy(_Message, frozen=True):
+    mode: Annotated[str, Meta(pattern="^off$")] = "off"
+
+
+class Policy(_Message, frozen=True):
+    """Operator-signed settings of a fleet. Higher (term, version) wins, ties by lower digest."""
+
+    fleet: Digest
+    term: Count
+    version: Seq
+    run: Count
+    bundle: Digest  # bundle id
+    bundle_object: Digest  # SHA-256 of the .gfl file
+    bundle_bytes: Annotated[int, Meta(ge=1, le=2**32)]
+    n: Annotated[int, Meta(ge=1, le=100_000)]
+    attackers: Count
+    issued: Seconds
+    not_before: Seconds = 0
+    prev: Digest | None = None
+    rule: Label = "nna"
+    f: Count | None = None  # None: from the exact sampling bound
+    sample: Count | None = None  # None: from the exact sampling bound
+    codec: Label = "f32"
+    canary: Annotated[list[Device], Meta(max_length=256)] = []
+    training: Training = Training()
+    stop: Stop = Stop()
+    privacy: Privacy = Privacy()
+
+
+class Revocation(_Message, frozen=True):
+    fleet: Digest
+    device: Device
+    reason: Text
+    since: Seconds
+
+
+class Record(_Message, frozen=True):
+    """Where a device says it listens. A candidate only."""
+
+    fleet: Digest
+    device: Device
+    seq: Seq
+    member: Digest
+    addresses: Annotated[
+        list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=8)
+    ]
+
+
+class Marker(_Message, frozen=True):
+    """Signed statement that links below `number` were pruned by retention."""
+
+    fleet: Digest
+    device: Device
+    chain: Annotated[str, Meta(pattern="^(head|receipt)$")]
+    number: Seq
+    issued: Seconds
+
+
+class EvidenceKind(StrEnum):
+    EQUAL_SEQ = "equal seq"
+    FORKED_CHAIN = "forked chain"
+
+
+class Evidence(_Message, frozen=True):
+    """Two signed heads that one honest device cannot both have signed. Proves itself."""
+
+    kind: EvidenceKind
+    first: bytes  # head envelopes, lower seq first
+    second: bytes
+    member: bytes  # member object of the accused

@@ -1,0 +1,123 @@
+"""Content-addressed objects: digests, kinds with their bounds, and containers of signed things.
+
+An object is named by the SHA-256 of its bytes, so who serves it does not matter. A member object
+is `[envelope, issuer's envelope or nil]`, so it proves itself from the root key alone; policies
+and revocations are `[envelope, signer's member object]` for the same reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gossipfl.config import Limits
+from gossipfl.errors import Fault, PeerError
+from gossipfl.messages import Chapter
+from gossipfl.wire import decode, encode, pack, unpack
+
+# RFC 8410: the DER prefix of an Ed25519 SubjectPublicKeyInfo. Prefix and raw key are the SPKI.
+SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")
+
+
+class Kind(StrEnum):
+    MEMBER = "member"
+    HEAD = "head"
+    RECEIPT = "receipt"
+    UPDATE = "update"
+    POLICY = "policy"
+    REVOCATIONS = "revocations"
+    EVIDENCE = "evidence"
+    PEERS = "peers"
+    CHAPTER = "chapter"
+    BUNDLE = "bundle"
+
+
+def bytes_max(kind: Kind, limits: Limits) -> int:
+    """The most that an object of this kind may have; an update's is exact, from its lineage."""
+    return {
+        Kind.MEMBER: limits.member_bytes,
+        Kind.HEAD: limits.head_bytes,
+        Kind.RECEIPT: limits.entry_bytes,
+        Kind.UPDATE: 2**32,
+        Kind.POLICY: limits.entry_bytes,
+        Kind.REVOCATIONS: limits.list_bytes,
+        Kind.EVIDENCE: limits.list_bytes,
+        Kind.PEERS: limits.peers_bytes,
+        Kind.CHAPTER: limits.chapter_bytes,
+        Kind.BUNDLE: limits.bundle_bytes,
+    }[kind]
+
+
+def digest(data: bytes | memoryview) -> bytes:
+    """SHA-256: an object's name."""
+    return hashlib.sha256(data).digest()
+
+
+def spki_digest(key: bytes) -> bytes:
+    """SHA-256 of the Ed25519 SubjectPublicKeyInfo of a raw 32-byte key (TLS pin, fleet id)."""
+    return hashlib.sha256(SPKI_PREFIX + key).digest()
+
+
+def fleet_of(root_key: bytes) -> bytes:
+    """The fleet id: the SPKI digest of its root key, as an invitation pins it."""
+    return spki_digest(root_key)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberObject:
+    envelope: bytes
+    issuer: bytes | None  # the issuer's own member envelope; None: signed by the root itself
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """A policy or revocation with the member object of who signed it."""
+
+    envelope: bytes
+    member: bytes
+
+
+def pack_member(member: MemberObject) -> bytes:
+    return pack([member.envelope, member.issuer])
+
+
+def unpack_member(data: bytes, limits: Limits) -> MemberObject:
+    parts = unpack(data, limits.member_bytes)
+    match parts:
+        case [bytes() as envelope, None]:
+            return MemberObject(envelope, None)
+        case [bytes() as envelope, bytes() as issuer]:
+            return MemberObject(envelope, issuer)
+    raise PeerError(Fault.MALFORMED, "a member object is [envelope, issuer's envelope or nil]")
+
+
+def pack_vouched(vouched: Vouched) -> bytes:
+    return pack([vouched.envelope, vouched.member])
+
+
+def unpack_vouched(data: bytes, limits: Limits) -> Vouched:
+    match unpack(data, limits.entry_bytes):
+        case [bytes() as envelope, bytes() as member]:
+            return Vouched(envelope, member)
+    raise PeerError(Fault.MALFORMED, "a vouched object is [envelope, member object]")
+
+
+def pack_list(items: list[bytes]) -> bytes:
+    return pack(items)
+
+
+def unpack_list(data: bytes, size_max: int) -> list[bytes]:
+    """A container of opaque parts (evidence, revocations, peers)."""
+    items = unpack(data, size_max)
+    if not (isinstance(items, list) and all(isinstance(item, bytes) for item in items)):
+        raise PeerError(Fault.MALFORMED, "a list object is an array of byte strings")
+    return items
+
+
+def pack_chapter(chapter: Chapter) -> bytes:
+    return encode(chapter)
+
+
+def unpack_chapter(data: bytes, limits: Limits) -> Chapter:
+    return decode(data, Chapter, limits.chapter_bytes)
