@@ -97,9 +97,20 @@ class UserError(Exception):
         self.exit = entry.exit
 
 
-# GF1 usage and config, GF2 identity and enrolment, GF3 network, GF4 bundle and data, GF5 store,
-# GF6 privacy, GF7 fleet and policy. A test checks that each has a title and a hint.
+# GF0 ourselves, GF1 usage and config, GF2 identity and enrolment, GF3 network, GF4 bundle and
+# data, GF5 store, GF6 privacy, GF7 fleet and policy. A test checks that each has title and hint.
 ERRORS: dict[str, ErrorEntry] = {
+    "GF001": ErrorEntry(
+        "a bug in gossipfl",
+        "please report it: run the command again with -v and send all it prints, with the output "
+        "of `gossipfl --version`; it shows file names of this machine, no keys and no data",
+        Exit.BUG,
+    ),
+    "GF100": ErrorEntry(
+        "the command was not understood",
+        "`gossipfl --help` lists the verbs, `gossipfl VERB --help` explains one",
+        Exit.USAGE,
+    ),
     "GF101": ErrorEntry(
         "unknown setting",
         "correct the key at the place named; `gossipfl init` writes a commented file with all keys",
@@ -114,5 +125,35 @@ ERRORS: dict[str, ErrorEntry] = {
         "config file cannot be read",
         "check the path and its permissions; `gossipfl init --state DIR` makes a new one",
         Exit.CONFIG,
+    ),
+    "GF401": ErrorEntry(
+        "bundle refused",
+        "get the bundle again from whoever signed it, or ask its author; nothing of it was run",
+        Exit.BUNDLE,
+    ),
+    "GF402": ErrorEntry(
+        "model cannot become a bundle",
+        "the message names the layer or operator; docs/how-to/bundle.md lists what to use instead",
+        Exit.NO,
+    ),
+    "GF403": ErrorEntry(
+        "bundle file cannot be read or written",
+        "check the path, its permissions and the space on the disk",
+        Exit.USAGE,
+    ),
+    "GF404": ErrorEntry(
+        "this needs the authoring extra",
+        "install it on a workstation, not on a device: pip install 'gossipfl[author]'",
+        Exit.USAGE,
+    ),
+    "GF405": ErrorEntry(
+        "data do not fit the bundle",
+        "compare the shapes, types and labels of the data with `gossipfl bundle check`",
+        Exit.CONFIG,
+    ),
+    "GF406": ErrorEntry(
+        "training failed",
+        "lower the learning rate or scale the inputs; the device keeps its model",
+        Exit.NO,
     ),
 }

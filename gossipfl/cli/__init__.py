@@ -1,0 +1,1 @@
+"""The `gossipfl` command: dispatch only. It may reach every room; nothing imports it."""
