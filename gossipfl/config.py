@@ -67,6 +67,8 @@ class Pace:
     head_interval_s: float  # a head without a new update is issued at most this often
     join_wait_s: float  # a joiner looks for models to start from this long
     breaker_s: float  # first pause after a peer cannot be reached; doubles up to 32 times
+    stale_s: float  # an update first seen longer ago is not merged any more
+    live_s: float  # a peer not heard of for longer is taken for away
 
 
 _LAN = Pace(
@@ -80,6 +82,8 @@ _LAN = Pace(
     head_interval_s=2.0,  # as the poll
     join_wait_s=10.0,  # guess: mDNS needs 1.4 s for 8 nodes
     breaker_s=5.0,  # guess
+    stale_s=150.0,  # guess: five rounds
+    live_s=60.0,  # guess: two rounds
 )
 
 
@@ -95,6 +99,8 @@ def _scaled(name: str, factor: float) -> Pace:
         head_interval_s=_LAN.head_interval_s * factor,
         join_wait_s=_LAN.join_wait_s * factor,
         breaker_s=_LAN.breaker_s * factor,
+        stale_s=_LAN.stale_s * factor,
+        live_s=_LAN.live_s * factor,
     )
 
 
@@ -111,9 +117,11 @@ PACES: dict[str, Pace] = {
         poll_interval_s=0.5,
         poll_peers=3,
         grace_s=0.2,
-        head_interval_s=0.0,
+        head_interval_s=0.5,
         join_wait_s=5.0,
         breaker_s=0.5,
+        stale_s=10.0,
+        live_s=10.0,
     ),
 }
 

@@ -1,0 +1,143 @@
+"""Others' head chains, and the proofs that a chain was forked.
+
+Every verified head is remembered by number (the newest K per device), together with what its
+`prev` says about the number before. Two digests for one number, seen or implied, are a conflict;
+the two signed heads behind it are evidence that verifies with nothing but the fleet's root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from gossipfl.config import Limits
+from gossipfl.errors import Fault, PeerError
+from gossipfl.messages import Evidence, EvidenceKind, Head, Member
+from gossipfl.objects import digest
+from gossipfl.wire import check_signature, decode, encode, open_envelope
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHead:
+    head: Head
+    digest: bytes
+    envelope: bytes
+
+
+@dataclass(slots=True)
+class _Chain:
+    seen: dict[int, SeenHead] = field(default_factory=dict)
+    implied: dict[int, int] = field(default_factory=dict)  # number -> number of who implies it
+
+
+class Chains:
+    """What is known of each device's chain, bounded by K numbers and `devices` devices."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._chains: dict[bytes, _Chain] = {}
+
+    def observe(self, seen: SeenHead, member: bytes) -> Evidence | None:
+        """Remember a verified head. Evidence if it contradicts an earlier one.
+
+        `member` is the signer's member object, embedded so that the proof stands alone.
+        """
+        chain = self._chains.setdefault(seen.head.device, _Chain())
+        if len(self._chains) > self._limits.devices:
+            self._chains.pop(next(iter(self._chains)))
+        seq = seen.head.seq
+        same = chain.seen.get(seq)
+        if same is not None:
+            if same.digest == seen.digest:
+                return None
+            return Evidence(EvidenceKind.EQUAL_SEQ, same.envelope, seen.envelope, member)
+        after = chain.seen.get(seq + 1)
+        before = chain.seen.get(seq - 1)
+        chain.seen[seq] = seen
+        while len(chain.seen) > self._limits.chain:
+            del chain.seen[min(chain.seen)]
+        if after is not None and after.head.prev != seen.digest:
+            return Evidence(EvidenceKind.FORKED_CHAIN, seen.envelope, after.envelope, member)
+        if before is not None and seen.head.prev != before.digest:
+            return Evidence(EvidenceKind.FORKED_CHAIN, before.envelope, seen.envelope, member)
+        return None
+
+    def newest(self, device: bytes) -> SeenHead | None:
+        chain = self._chains.get(device)
+        return chain.seen[max(chain.seen)] if chain and chain.seen else None
+
+    def wants(self, device: bytes, seq: int, name: bytes) -> bool:
+        """Should the head (seq, digest) that a receipt mentions be fetched and looked at?
+
+        Yes if it contradicts what we know, or touches a number next to one we hold, where only
+        its `prev` can tell.
+        """
+        chain = self._chains.get(device)
+        if chain is None or not chain.seen:
+            return False
+        same = chain.seen.get(seq)
+        if same is not None:
+            return same.digest != name
+        after = chain.seen.get(seq + 1)
+        if after is not None:
+            return after.head.prev != name
+        return seq - 1 in chain.seen
+
+    def gap(self, device: bytes) -> bytes | None:
+        """The digest to fetch next so that the newest heads become one linked chain, or None.
+
+        Walks down from the newest head to the next lower one that we hold, at most K numbers;
+        further down is first contact.
+        """
+        chain = self._chains.get(device)
+        if chain is None or len(chain.seen) < 2:
+            return None
+        numbers = sorted(chain.seen, reverse=True)
+        for upper, lower in pairwise(numbers):
+            if upper - lower > 1:
+                if upper - lower > self._limits.chain:
+                    return None
+                return chain.seen[upper].head.prev
+        return None
+
+    def forget(self, device: bytes) -> None:
+        self._chains.pop(device, None)
+
+
+def verify_evidence(
+    data: bytes, verify_member: Callable[[bytes], Member], limits: Limits
+) -> tuple[Evidence, bytes]:
+    """The evidence and the device that it condemns. Raises PeerError(BAD_EVIDENCE).
+
+    `verify_member` is the roster's chain check. Dates do not matter: a proof stays a proof.
+    """
+    try:
+        evidence = decode(data, Evidence, limits.entry_bytes)
+        member = verify_member(evidence.member)
+        heads = [_signed_head(e, member, limits) for e in (evidence.first, evidence.second)]
+    except PeerError as error:
+        raise PeerError(Fault.BAD_EVIDENCE, str(error)) from error
+    first, second = heads
+    if evidence.kind is EvidenceKind.EQUAL_SEQ:
+        proven = first.seq == second.seq and digest(evidence.first) != digest(evidence.second)
+    else:
+        proven = second.seq == first.seq + 1 and second.prev != digest(evidence.first)
+    if not proven:
+        raise PeerError(Fault.BAD_EVIDENCE, f"the two heads do not prove {evidence.kind.value}")
+    return evidence, member.device
+
+
+def pack_evidence(evidence: Evidence) -> bytes:
+    return encode(evidence)
+
+
+def _signed_head(data: bytes, member: Member, limits: Limits) -> Head:
+    envelope = open_envelope(data, "head", limits.head_bytes)
+    if envelope.key_id != member.key:
+        raise PeerError(Fault.WRONG_DEVICE, "a head of another device")
+    check_signature(envelope)
+    head = decode(envelope.payload, Head, limits.head_bytes)
+    if head.device != member.device or head.fleet != member.fleet:
+        raise PeerError(Fault.WRONG_DEVICE, "head and member do not belong together")
+    return head

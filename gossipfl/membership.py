@@ -1,0 +1,205 @@
+"""Who belongs to the fleet, until when, and who no longer does. Includes fleet time.
+
+A member object proves itself from the root key (`[envelope, issuer's envelope]`). Expiry and
+revocation gate live use; archived objects only need a valid chain. Wall clocks may be wrong:
+dates are checked against fleet time, which only verified statements and a plausible wall clock
+can move, and which never goes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median_low
+
+from gossipfl.config import Limits
+from gossipfl.errors import Fault, PeerError
+from gossipfl.identity import device_of
+from gossipfl.messages import Member, Revocation, Role
+from gossipfl.objects import (
+    digest,
+    fleet_of,
+    pack_list,
+    unpack_list,
+    unpack_member,
+    unpack_vouched,
+)
+from gossipfl.wire import Envelope, check_signature, decode, open_envelope
+
+NEAR_S = 900
+"""A wall clock this near to the fleet's median is believed: guess, three times the 5 min of skew
+that the fault table asks for."""
+HEARD_MAX = 64
+ROLES_BY_ROOT = frozenset({Role.ISSUER, Role.OPERATOR})
+
+
+class FleetClock:
+    """Seconds since the epoch as the fleet sees it; monotone for one node, also over restarts."""
+
+    def __init__(self) -> None:
+        self.floor = 0
+        self._good = 0.0
+        self._good_at = 0.0
+        self._heard: dict[bytes, float] = {}  # device -> issued minus the monotonic time then
+
+    def raise_floor(self, seconds: int) -> None:
+        """A trusted lower bound: the durable floor, or when our own membership was issued."""
+        self.floor = max(self.floor, seconds)
+
+    def hear_issued(self, device: bytes, issued: int, now: float) -> None:
+        """A verified head says what time it is over there. One voice per device."""
+        if device not in self._heard and len(self._heard) >= HEARD_MAX:
+            self._heard.pop(next(iter(self._heard)))
+        self._heard[device] = issued - now
+
+    def hear_wall(self, wall: float, now: float) -> None:
+        """Our own wall clock: believed alone, or near the median of what others say."""
+        if not self._heard:
+            if wall >= self.floor:
+                self._move(wall, now)
+            return
+        fleet = median_low(sorted(self._heard.values())) + now
+        self._move(wall if abs(wall - fleet) <= NEAR_S else fleet, now)
+
+    def _move(self, good: float, now: float) -> None:
+        if good >= self.floor:
+            self._good, self._good_at = good, now
+
+    def time(self, now: float) -> int:
+        """Fleet time at monotonic `now`."""
+        since = self._good + (now - self._good_at) if self._good else 0.0
+        self.floor = max(self.floor, int(since))
+        return self.floor
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A member whose chain was verified. `data` is the member object, `digest` its name."""
+
+    member: Member
+    digest: bytes
+    data: bytes
+
+
+class Roster:
+    """Verified members by key, device, TLS key and digest; revocations as a grow-only set."""
+
+    def __init__(self, root_key: bytes, limits: Limits) -> None:
+        self.fleet = fleet_of(root_key)
+        self._root = root_key
+        self._limits = limits
+        self._by_key: dict[bytes, Known] = {}
+        self._by_device: dict[bytes, Known] = {}
+        self._by_tls: dict[bytes, bytes] = {}
+        self._by_digest: dict[bytes, Known] = {}
+        self._revocations: dict[bytes, tuple[Revocation, bytes]] = {}
+
+    def admit(self, data: bytes) -> Known:
+        """Verify a member object and remember it. Raises PeerError; idempotent."""
+        name = digest(data)
+        if name in self._by_digest:
+            return self._by_digest[name]
+        known = Known(self.verify_chain(data), name, data)
+        if len(self._by_digest) >= self._limits.devices:
+            raise PeerError(Fault.REFUSED, f"more than {self._limits.devices} members")
+        self._by_digest[name] = known
+        old = self._by_key.get(known.member.key)
+        if old is None or known.member.issued >= old.member.issued:
+            self._by_key[known.member.key] = known
+            self._by_device[known.member.device] = known
+        if known.member.tls is not None:
+            self._by_tls[known.member.tls] = known.member.device
+        return known
+
+    def verify_chain(self, data: bytes) -> Member:
+        """The member that an object proves, or PeerError. Looks at no date and no revocation."""
+        parts = unpack_member(data, self._limits)
+        outer = open_envelope(parts.envelope, "member", self._limits.member_bytes)
+        if parts.issuer is None:
+            if outer.key_id != self._root:
+                raise PeerError(Fault.UNKNOWN_MEMBER, "neither the root nor an issuer signed it")
+            member = self._checked(outer)
+            if member.role not in ROLES_BY_ROOT:
+                raise PeerError(Fault.WRONG_ROLE, f"the root signs no {member.role.value}")
+            return member
+        above = open_envelope(parts.issuer, "member", self._limits.member_bytes)
+        if above.key_id != self._root:
+            raise PeerError(Fault.UNKNOWN_MEMBER, "its issuer is not signed by this fleet's root")
+        issuer = self._checked(above)
+        if issuer.role is not Role.ISSUER or issuer.key != outer.key_id:
+            raise PeerError(Fault.WRONG_ROLE, "it is signed by a member that is no issuer")
+        member = self._checked(outer)
+        if member.role is Role.ISSUER:
+            raise PeerError(Fault.WRONG_ROLE, "an issuer cannot make issuers")
+        return member
+
+    def _checked(self, envelope: Envelope) -> Member:
+        check_signature(envelope)
+        member = decode(envelope.payload, Member, self._limits.member_bytes)
+        if member.fleet != self.fleet:
+            raise PeerError(Fault.WRONG_FLEET, "the member belongs to another fleet")
+        if member.device != device_of(member.key):
+            raise PeerError(Fault.WRONG_DEVICE, "device id and signing key do not belong together")
+        return member
+
+    def require_live(self, known: Known, time: int) -> None:
+        """Raises PeerError if the member is revoked or out of its dates at fleet `time`."""
+        member = known.member
+        if member.device in self._revocations:
+            reason = self._revocations[member.device][0].reason
+            raise PeerError(Fault.REVOKED_MEMBER, f"revoked: {reason}", member.device)
+        if time > member.not_after:
+            raise PeerError(Fault.EXPIRED_MEMBER, "its membership has ended", member.device)
+        # A lagging clock must not refuse a fresh member: its issuer's word on the time counts.
+        if member.not_before > max(time, member.issued) + NEAR_S:
+            raise PeerError(Fault.EXPIRED_MEMBER, "its membership has not begun", member.device)
+
+    def by_key(self, key_id: bytes) -> Known | None:
+        return self._by_key.get(key_id)
+
+    def by_device(self, device: bytes) -> Known | None:
+        return self._by_device.get(device)
+
+    def by_digest(self, name: bytes) -> Known | None:
+        return self._by_digest.get(name)
+
+    def device_of_tls(self, tls_key: bytes) -> bytes | None:
+        return self._by_tls.get(tls_key)
+
+    def revocation(self, device: bytes) -> Revocation | None:
+        entry = self._revocations.get(device)
+        return entry[0] if entry else None
+
+    def revoke(self, data: bytes) -> Revocation | None:
+        """Add a revocation object; None if that device was revoked already. Raises PeerError."""
+        vouched = unpack_vouched(data, self._limits)
+        envelope = open_envelope(vouched.envelope, "revocation", self._limits.entry_bytes)
+        signer = self.verify_chain(vouched.member)
+        if signer.role is not Role.ISSUER or signer.key != envelope.key_id:
+            raise PeerError(Fault.WRONG_ROLE, "a revocation is signed by an issuer")
+        check_signature(envelope)
+        revocation = decode(envelope.payload, Revocation, self._limits.entry_bytes)
+        if revocation.fleet != self.fleet:
+            raise PeerError(Fault.WRONG_FLEET, "the revocation belongs to another fleet")
+        if revocation.device in self._revocations:
+            return None
+        self._revocations[revocation.device] = (revocation, data)
+        return revocation
+
+    def revocations(self) -> bytes | None:
+        """The whole set as a list object in a fixed order, None while it is empty."""
+        if not self._revocations:
+            return None
+        return pack_list([self._revocations[device][1] for device in sorted(self._revocations)])
+
+    def unite(self, data: bytes) -> list[Revocation]:
+        """Take over every revocation of a peer's list object. Raises PeerError on a bad one."""
+        added = [self.revoke(item) for item in unpack_list(data, self._limits.list_bytes)]
+        return [revocation for revocation in added if revocation is not None]
+
+    def dump(self) -> bytes:
+        """All member objects, for the durable state."""
+        return pack_list([known.data for known in self._by_digest.values()])
+
+    def load(self, data: bytes) -> None:
+        for item in unpack_list(data, self._limits.devices * self._limits.member_bytes):
+            self.admit(item)
