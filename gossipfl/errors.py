@@ -156,4 +156,24 @@ ERRORS: dict[str, ErrorEntry] = {
         "lower the learning rate or scale the inputs; the device keeps its model",
         Exit.NO,
     ),
+    "GF501": ErrorEntry(
+        "state folder cannot be used",
+        "check the space, the owner and the mode (0700) of the folder, then start again",
+        Exit.CONFIG,
+    ),
+    "GF502": ErrorEntry(
+        "state was written by a newer version",
+        "install the version that wrote it, or a later one; nothing was changed",
+        Exit.CONFIG,
+    ),
+    "GF503": ErrorEntry(
+        "state folder is in use",
+        "stop the other agent first; two processes with one key would accuse each other",
+        Exit.CONFIG,
+    ),
+    "GF504": ErrorEntry(
+        "state is damaged",
+        "restore the folder from a backup, or move it away and enrol this device again",
+        Exit.CONFIG,
+    ),
 }
