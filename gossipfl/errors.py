@@ -126,6 +126,16 @@ ERRORS: dict[str, ErrorEntry] = {
         "check the path and its permissions; `gossipfl init --state DIR` makes a new one",
         Exit.CONFIG,
     ),
+    "GF301": ErrorEntry(
+        "TLS certificate or key cannot be used",
+        "run `gossipfl join` again for new ones; the three files must belong together",
+        Exit.IDENTITY,
+    ),
+    "GF302": ErrorEntry(
+        "cannot listen for peers",
+        "choose another address or port in the config, or stop what uses it",
+        Exit.CONFIG,
+    ),
     "GF401": ErrorEntry(
         "bundle refused",
         "get the bundle again from whoever signed it, or ask its author; nothing of it was run",
