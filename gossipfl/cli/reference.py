@@ -1,0 +1,123 @@
+"""Reference pages that are made from the code: error codes and verbs. `script/docs` writes them.
+
+A test compares the files in docs/reference with what this makes, so they cannot drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Iterator
+
+from gossipfl.cli.main import VERBS, Parser
+from gossipfl.errors import ERRORS, Exit
+
+_MADE = "<!-- Made by script/docs from the code. Change it there. -->\n"
+_AREAS = {
+    "GF0": "ourselves",
+    "GF1": "usage and config",
+    "GF2": "identity and enrolment",
+    "GF3": "network",
+    "GF4": "bundle and data",
+    "GF5": "store",
+    "GF6": "privacy",
+    "GF7": "fleet and policy",
+}
+_EXITS = {
+    Exit.OK: "done",
+    Exit.NO: "the answer is no: a check failed, a wait was in vain",
+    Exit.USAGE: "the command was not understood, or a file it names cannot be used",
+    Exit.CONFIG: "settings, data or this machine's set-up are wrong",
+    Exit.UNREACHABLE: "nobody answered: an agent, an issuer, a peer",
+    Exit.IDENTITY: "keys, membership or invitation are wrong",
+    Exit.BUDGET: "a privacy budget is spent",
+    Exit.BUNDLE: "a bundle was refused",
+    Exit.BUG: "a bug of ours",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C",
+}
+
+
+def errors_page() -> str:
+    """docs/reference/errors.md"""
+    lines = [
+        _MADE,
+        "# Error codes and exit codes\n",
+        "Every error says its code, what happened, why, and what to do next. "
+        "`gossipfl explain CODE` prints an entry offline.\n",
+        "| exit code | meaning |",
+        "|---|---|",
+        *(f"| {int(code)} | {_EXITS[code]} |" for code in Exit),
+        "",
+    ]
+    area = ""
+    for code, entry in sorted(ERRORS.items()):
+        if code[:3] != area:
+            area = code[:3]
+            lines += [
+                f"\n## {area}xx: {_AREAS[area]}\n",
+                "| code | what happened | what to do next | exit |",
+                "|---|---|---|---|",
+            ]
+        lines.append(f"| {code} | {_cell(entry.title)} | {_cell(entry.hint)} | {int(entry.exit)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """docs/reference/cli.md"""
+    lines = [
+        _MADE,
+        "# The command\n",
+        "`gossipfl VERB ...`; `python -m gossipfl` is the same program. Every verb takes "
+        '`--json` (one object `{"schema":1,"status":"ok","data":...}` as the last line of '
+        "stdout), `-q`, `-v` and `--no-color`; `NO_COLOR` counts too. Exit codes are in "
+        "[errors.md](errors.md).\n",
+    ]
+    group = ""
+    for name, verb, module, text in VERBS:
+        if name != group:
+            group = name
+            lines.append(f"## {group}\n")
+        lines.append(f"### `gossipfl {verb}`\n\n{text[0].upper()}{text[1:]}.\n")
+        for path, parser in _leaves(_verb_parser(verb, module), f"gossipfl {verb}"):
+            if path != f"gossipfl {verb}":
+                lines.append(f"**`{path}`** {parser.description or ''}\n")
+            lines += _arguments(parser)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _verb_parser(verb: str, module: str) -> argparse.ArgumentParser:
+    subparsers = Parser(prog="gossipfl").add_subparsers(dest="verb")
+    importlib.import_module(f"gossipfl.cli.{module}").add_parser(subparsers)
+    found: argparse.ArgumentParser = subparsers.choices[verb]
+    return found
+
+
+def _leaves(
+    parser: argparse.ArgumentParser, path: str
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The parser itself if it ends here, else those of its sub-verbs."""
+    below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not below:
+        yield path, parser
+    for action in below:
+        helps = {choice.dest: choice.help for choice in action._choices_actions}
+        for name, child in action.choices.items():
+            child.description = child.description or helps.get(name)
+            yield from _leaves(child, f"{path} {name}")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> list[str]:
+    rows = []
+    for action in parser._actions:
+        if action.dest in ("help", "json", "quiet", "verbose", "no_color"):
+            continue
+        names = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+        takes = action.option_strings and action.nargs != 0
+        value = f" {action.metavar or action.dest.upper()}" if takes else ""
+        text = (action.help or "") % {**vars(action), "prog": parser.prog}
+        rows.append(f"| `{names}{value}` | {_cell(text)} |")
+    return ["| argument | |", "|---|---|", *rows, ""] if rows else []
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
