@@ -166,6 +166,11 @@ ERRORS: dict[str, ErrorEntry] = {
         "lower the learning rate or scale the inputs; the device keeps its model",
         Exit.NO,
     ),
+    "GF407": ErrorEntry(
+        "data cannot be read",
+        "the message names the file and the row; docs/how-to/data.md lists what is read",
+        Exit.CONFIG,
+    ),
     "GF501": ErrorEntry(
         "state folder cannot be used",
         "check the space, the owner and the mode (0700) of the folder, then start again",
