@@ -126,6 +126,97 @@ ERRORS: dict[str, ErrorEntry] = {
         "check the path and its permissions; `gossipfl init --state DIR` makes a new one",
         Exit.CONFIG,
     ),
+    "GF104": ErrorEntry(
+        "the demo cannot use its folder",
+        "stop the other demo, or start this one in another folder: gossipfl demo --folder DIR",
+        Exit.USAGE,
+    ),
+    "GF105": ErrorEntry(
+        "no free ports on this machine",
+        "see with `ss -ltn` what listens there; close it, or try again later",
+        Exit.CONFIG,
+    ),
+    "GF201": ErrorEntry(
+        "no identity here",
+        "enrol this device first: `gossipfl join LINE --state DIR` with a line of `gossipfl invite`",
+        Exit.IDENTITY,
+    ),
+    "GF202": ErrorEntry(
+        "identity here already",
+        "choose another folder, or give up the old identity with `gossipfl join --replace`",
+        Exit.IDENTITY,
+    ),
+    "GF203": ErrorEntry(
+        "secret file is open to others",
+        "make it readable by its owner alone (chmod 600), and think of who may have read it",
+        Exit.IDENTITY,
+    ),
+    "GF204": ErrorEntry(
+        "not an invitation",
+        "copy the whole line that `gossipfl invite` printed: it begins with gfl1:",
+        Exit.USAGE,
+    ),
+    "GF205": ErrorEntry(
+        "not the issuer of this invitation",
+        "nothing was sent that could be misused; check the address, and that the line is your own",
+        Exit.IDENTITY,
+    ),
+    "GF206": ErrorEntry(
+        "invitation unknown",
+        "ask for a new line: it may have been made for another issuer of the fleet, or mistyped",
+        Exit.IDENTITY,
+    ),
+    "GF207": ErrorEntry(
+        "invitation has expired",
+        "ask for a new line, or compare the issuer's clock with yours if this one is fresh",
+        Exit.IDENTITY,
+    ),
+    "GF208": ErrorEntry(
+        "invitation is used up",
+        "ask for a new line; `gossipfl fleet status` shows who has joined with this one",
+        Exit.IDENTITY,
+    ),
+    "GF209": ErrorEntry(
+        "issuer cannot be reached",
+        "check that `gossipfl fleet issuer run` is running there and that the port is open; "
+        "--host HOST:PORT tries another address",
+        Exit.UNREACHABLE,
+    ),
+    "GF210": ErrorEntry(
+        "a clock or a certificate is out of date",
+        "compare the clocks of this machine and of the issuer (`date -u`), then try again",
+        Exit.IDENTITY,
+    ),
+    "GF211": ErrorEntry(
+        "identity files are damaged or do not belong together",
+        "restore the folder from a backup, or enrol anew into another folder",
+        Exit.IDENTITY,
+    ),
+    "GF212": ErrorEntry(
+        "folder is not what is needed here",
+        "the message names what is there; `gossipfl fleet init DIR` makes a new fleet",
+        Exit.USAGE,
+    ),
+    "GF213": ErrorEntry(
+        "enrolment failed its checks",
+        "nothing was written; use one version on both sides, and report this if it comes back",
+        Exit.IDENTITY,
+    ),
+    "GF214": ErrorEntry(
+        "issuer is busy",
+        "try again in a minute; the invitation has not been used",
+        Exit.UNREACHABLE,
+    ),
+    "GF216": ErrorEntry(
+        "file cannot be read or written",
+        "check the path, its owner and mode, and the space on the disk",
+        Exit.CONFIG,
+    ),
+    "GF215": ErrorEntry(
+        "folder is in use",
+        "stop the agent (or the other command) that uses it, then try again",
+        Exit.CONFIG,
+    ),
     "GF301": ErrorEntry(
         "TLS certificate or key cannot be used",
         "run `gossipfl join` again for new ones; the three files must belong together",
@@ -190,5 +281,15 @@ ERRORS: dict[str, ErrorEntry] = {
         "state is damaged",
         "restore the folder from a backup, or move it away and enrol this device again",
         Exit.CONFIG,
+    ),
+    "GF701": ErrorEntry(
+        "policy cannot be issued",
+        "the message names the value and what is allowed; `gossipfl policy show` prints the last",
+        Exit.USAGE,
+    ),
+    "GF702": ErrorEntry(
+        "not a valid policy or revocation",
+        "get the file again from whoever issued it; nothing of it was used",
+        Exit.IDENTITY,
     ),
 }
