@@ -1,0 +1,321 @@
+"""Liars. Each is an honest node with a poisoned trainer, or with its answers rewritten.
+
+No attack code is in the product: a poisoned trainer sits behind the Trainer seam (it works in real
+agents too, `FoeTrainer` is the demo's liar), and an `Adversary` stands between a simulated node and
+the world, where it may know everything and lie differently to each asker.
+
+Attacks: inner product, "FOE" (Xie, Koyejo and Gupta 2019, arXiv 1903.03936): previous model minus
+`strength` times the honest step; sign flip; NaN; stale replay; equivocation by equal sequence
+numbers; forks that show odd numbers to some and even ones to others; silence; flipped bits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from gossipfl.events import Commit, Effect, Event, StartTraining, TrainingFinished
+from gossipfl.interfaces import Evaluation, Trainer
+from gossipfl.messages import Head, Training
+from gossipfl.objects import digest
+from gossipfl.parameters import Layout, Vector
+from gossipfl.shelf import Served
+from gossipfl.wire import decode, encode, open_envelope, seal
+from gossipfl.work import local_step
+
+if TYPE_CHECKING:
+    from sim.device import SimDevice
+    from sim.world import World
+
+FOE_STRENGTH = 11.0
+"""What the probe of the design used: one such liar among six honest turns a plain mean around."""
+FLIP_STRENGTH = 4.0  # design: "-4D"
+HEAD_BYTES = 4_096
+
+
+# --- poisoned trainers: also for real agents ----------------------------------------------------
+
+
+class PoisonedTrainer:
+    """Delegates all but `train`, so that the liar's own status looks like anybody's."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.honest = trainer
+
+    @property
+    def layout(self) -> Layout:
+        return self.honest.layout
+
+    @property
+    def initial(self) -> Vector:
+        return self.honest.initial
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        raise NotImplementedError
+
+    def evaluate(self, parameters: Vector) -> Evaluation:
+        return self.honest.evaluate(parameters)
+
+    def loss(self, parameters: Vector) -> float:
+        return self.honest.loss(parameters)
+
+
+class FoeTrainer(PoisonedTrainer):
+    """base - strength * (trained - base): trains honestly, then walks the other way."""
+
+    def __init__(self, trainer: Trainer, strength: float = FOE_STRENGTH) -> None:
+        super().__init__(trainer)
+        self.strength = strength
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        step = self.honest.train(base, training, seed) - base
+        return (base - np.float32(self.strength) * step).astype(np.float32)
+
+
+class SignFlipTrainer(PoisonedTrainer):
+    """The negative of the trained model: -h."""
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        return -self.honest.train(base, training, seed)
+
+
+class StaleTrainer(PoisonedTrainer):
+    """Trains once and publishes that for ever."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer)
+        self._first: Vector | None = None
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        if self._first is None:
+            self._first = self.honest.train(base, training, seed)
+        return self._first
+
+
+class NoiseTrainer(PoisonedTrainer):
+    """The honest model plus Gaussian noise of `scale` per coordinate."""
+
+    def __init__(self, trainer: Trainer, scale: float = 1.0) -> None:
+        super().__init__(trainer)
+        self.scale = scale
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        honest = self.honest.train(base, training, seed)
+        noise = np.random.default_rng(seed).normal(0.0, self.scale, honest.shape)
+        return (honest + noise).astype(np.float32)
+
+
+# --- adversaries of the simulated world ---------------------------------------------------------
+
+
+class Withheld(Exception):
+    """Raised instead of an answer: the asker hears nothing at all."""
+
+
+class Adversary:
+    """Honest in everything; attacks override single methods."""
+
+    def bind(self, world: World) -> None:
+        self.world = world
+
+    def train(self, device: SimDevice, effect: StartTraining) -> Event:
+        return local_step(effect, device.trainer)
+
+    def effects(self, device: SimDevice, effects: list[Effect]) -> list[Effect]:
+        return effects
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        """`which` None: its own head is asked for."""
+        return served
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        return data
+
+
+class Foe(Adversary):
+    """Omniscient inner product: honest mean before training - strength * honest mean step."""
+
+    def __init__(self, strength: float = FOE_STRENGTH) -> None:
+        self.strength = strength
+
+    def train(self, device: SimDevice, effect: StartTraining) -> Event:
+        steps = [d.last_step for d in self.world.devices if d.honest and d.last_step is not None]
+        if not steps:
+            return super().train(device, effect)
+        before = np.mean([base for base, _ in steps], axis=0)
+        after = np.mean([trained for _, trained in steps], axis=0)
+        lie = before - self.strength * (after - before)
+        return TrainingFinished(effect.job, lie.astype(np.float32))
+
+
+class NotANumber(Adversary):
+    """Publishes NaN past its own checks."""
+
+    def train(self, device: SimDevice, effect: StartTraining) -> Event:
+        return TrainingFinished(effect.job, np.full_like(effect.base, np.nan))
+
+
+class Silent(Adversary):
+    """Trains and pulls like anybody, but answers nobody, or only askers with an even number."""
+
+    def __init__(self, selective: bool = False) -> None:
+        self.selective = selective
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if self.selective and asker.index % 2 == 0:
+            return served
+        raise Withheld
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        if self.selective and asker.index % 2 == 0:
+            return data
+        raise Withheld
+
+
+class StaleReplay(Adversary):
+    """Serves its own head of `behind` heads ago, to odd askers after having shown the new one."""
+
+    def __init__(self, behind: int = 3) -> None:
+        self._past: deque[Served] = deque(maxlen=behind + 1)
+        self._shown: set[tuple[int, bytes]] = set()
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if which is not None or served is None:
+            return served
+        if not self._past or self._past[-1].digest != served.digest:
+            self._past.append(served)
+        if asker.index % 2 == 1 and (asker.index, self._past[0].digest) in self._shown:
+            return self._past[0]
+        self._shown.add((asker.index, served.digest))
+        return served
+
+
+class BitFlipper(Adversary):
+    """One random bit is wrong in everything that it serves, its own or others'."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(f"flip {seed}")
+        self.flipped = 0
+
+    def _flip(self, data: bytes) -> bytes:
+        self.flipped += 1
+        bit = self._random.randrange(len(data) * 8)
+        wrong = bytearray(data)
+        wrong[bit // 8] ^= 1 << (bit % 8)
+        return bytes(wrong)
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if served is None:
+            return None
+        if served.update is not None and self._random.random() < 0.5:
+            return replace(served, update=self._flip(served.update))
+        envelope = self._flip(served.envelope)
+        return replace(served, envelope=envelope, digest=digest(envelope))
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        return self._flip(data) if data else data
+
+
+class Fork(Adversary):
+    """Keeps a second, complete chain beside its own: each head signed twice, each chain linked.
+
+    Askers with an odd number are shown the second chain. Both chains are served as objects, so a
+    walk back along either finds all of it.
+    """
+
+    def __init__(self, since_seq: int = 2) -> None:
+        self.since_seq = since_seq
+        self._twins: dict[bytes, bytes] = {}  # digest of an own head -> the twin's envelope
+        self._seqs: dict[bytes, int] = {}
+        self._objects: dict[bytes, bytes] = {}
+        self._last: bytes | None = None  # digest of the newest twin
+
+    def effects(self, device: SimDevice, effects: list[Effect]) -> list[Effect]:
+        for effect in effects:
+            if isinstance(effect, Commit) and effect.batch.head is not None:
+                self._twin(device, effect.batch.head)
+        return effects
+
+    def _twin(self, device: SimDevice, envelope: bytes) -> None:
+        head = decode(open_envelope(envelope, "head", HEAD_BYTES).payload, Head)
+        name = digest(envelope)
+        self._seqs[name] = head.seq
+        self._objects[name] = envelope
+        if head.seq < self.since_seq:
+            self._last = name
+            return
+        twin = msgspec.structs.replace(head, capability="other", prev=self._last)
+        forged = seal("head", encode(twin), device.keys.signer)
+        self._twins[name] = forged
+        self._last = digest(forged)
+        self._objects[self._last] = forged
+
+    def _is_second(self, asker: SimDevice) -> bool:
+        return asker.index % 2 == 1
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if served is None or which not in (None, device.device):
+            return served
+        twin = self._twins.get(served.digest)
+        if twin is None or not self._is_second(asker):
+            return served
+        return replace(served, envelope=twin, digest=digest(twin))
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        return self._objects.get(name, data)
+
+
+class OddEven(Fork):
+    """Shows odd numbers of one chain to some, even numbers of the other chain to the rest.
+
+    No two askers ever see equal numbers. `withhold`: heads in between are not served as objects,
+    so a walk back ends in nothing.
+    """
+
+    def __init__(self, withhold: bool = True) -> None:
+        super().__init__(since_seq=1)
+        self.withhold = withhold
+        self._newest: dict[int, Served] = {}
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if served is None or which not in (None, device.device):
+            return served
+        seq = self._seqs.get(served.digest, 0)
+        twin = self._twins.get(served.digest)
+        if seq % 2 == 0 and twin is not None:
+            self._newest[0] = replace(served, envelope=twin, digest=digest(twin))
+        else:
+            self._newest[1] = served
+        return self._newest.get(0 if self._is_second(asker) else 1)
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        if self.withhold and name in self._objects:
+            return None
+        return super().serve_object(device, asker, name, data)

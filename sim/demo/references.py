@@ -1,0 +1,75 @@
+"""What the fleet's figures are compared with: each device alone, and the fleet without a defence.
+
+Both are computed in this process, with the bundle, shards, liar and training settings of the demo
+and the very trainer that the agents run. The undefended fleet is the same job in lock-step: each
+round all devices train from their base, publish, and take the plain mean of all published models,
+the liar's included. No rule drops anybody and nobody is quarantined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gossipfl.aggregation import merge_step
+from gossipfl.interfaces import Trainer
+from gossipfl.messages import Training
+from gossipfl.parameters import Vector
+
+HOW = (
+    "computed in the demo's own process: same bundle, shards, liar, rounds and trainer; "
+    "lock-step rounds, plain mean of all published models, no reputation"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracies:
+    """Share of right answers on the common test split, over honest devices."""
+
+    mean: float
+    worst: float
+
+
+def summarise(values: Sequence[float]) -> Accuracies:
+    """Mean and worst; of nothing, zero: a fleet that never measured has not converged."""
+    if not values:
+        return Accuracies(0.0, 0.0)
+    return Accuracies(float(np.mean(values)), float(min(values)))
+
+
+def alone(honest: Sequence[Trainer], training: Training, rounds: int, seed: int) -> Accuracies:
+    """Each device trains as often as in the demo, on its own shard, and merges with nobody."""
+    return summarise([_accuracy(t, _train_on(t, training, rounds, seed)) for t in honest])
+
+
+def _train_on(trainer: Trainer, training: Training, rounds: int, seed: int) -> Vector:
+    model = trainer.initial
+    for number in range(rounds):
+        model = trainer.train(model, training, seed + number)
+    return model
+
+
+def undefended(
+    honest: Sequence[Trainer],
+    liars: Sequence[Trainer],
+    training: Training,
+    rounds: int,
+    seed: int,
+) -> Accuracies:
+    """The same job with plain mean and nobody shut out."""
+    everybody = [*honest, *liars]
+    # The plain mean of the same models is the same everywhere, so one base stands for all.
+    base = everybody[0].initial
+    for number in range(rounds):
+        published = [t.train(base, training, seed + number) for t in everybody]
+        base = merge_step("mean", published[0], published[1:], 0).parameters
+    return summarise([_accuracy(trainer, base) for trainer in honest])
+
+
+def _accuracy(trainer: Trainer, model: Vector) -> float:
+    measured = trainer.evaluate(model).accuracy
+    if measured is None:
+        raise ValueError("the demo's job is a classification: it has an accuracy")
+    return measured

@@ -1,0 +1,117 @@
+"""The live table: redrawn in place on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from gossipfl.cli.output import Palette
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One device as the person who watches sees it."""
+
+    device: str  # short name
+    state: str
+    round: int
+    accuracy: float | None
+    alone: float | None
+    reputation: float | None  # mean over what the others think of it, 0 to 1
+    peers: int
+    sent: int  # bytes
+    note: str
+    is_liar: bool
+    is_quarantined: bool
+
+
+COLUMNS = ("device", "state", "round", "accuracy", "alone", "reputation", "peers", "sent", "note")
+WIDTHS = (10, 11, 5, 8, 6, 10, 5, 9)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 999 B, 38.4 kB, 1.2 MB (powers of 1000)."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def share(value: float | None) -> str:
+    """A share of one with three digits, or a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def lines(rows: Sequence[Row], palette: Palette, width: int = 100) -> list[str]:
+    """The table as text, one line per device below its title line."""
+    title = "  ".join(f"{name:<{w}}" for name, w in zip(COLUMNS, (*WIDTHS, 0), strict=True))
+    return [palette.paint(title.rstrip(), "bold"), *(_line(row, palette, width) for row in rows)]
+
+
+def _line(row: Row, palette: Palette, width: int) -> str:
+    cells = (
+        row.device,
+        row.state,
+        str(row.round),
+        share(row.accuracy),
+        share(row.alone),
+        "-" if row.reputation is None else f"{row.reputation:.2f}",
+        str(row.peers),
+        size(row.sent),
+    )
+    head = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, WIDTHS, strict=True))
+    text = f"{head}  {row.note}"[:width].rstrip()
+    if row.is_quarantined:
+        return palette.paint(text, "red")
+    if row.is_liar:
+        return palette.paint(text, "yellow")
+    return text
+
+
+class Screen:
+    """Draws the newest table over the last one, or prints what changed, one line each."""
+
+    def __init__(self, stream: TextIO, palette: Palette) -> None:
+        self._stream = stream
+        self._palette = palette
+        self._live = stream.isatty()
+        self._drawn = 0
+        self._said: dict[str, str] = {}
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the table."""
+        self._erase()
+        print(text, file=self._stream, flush=True)
+
+    def draw(self, rows: Sequence[Row]) -> None:
+        if self._live:
+            self._erase()
+            width = shutil.get_terminal_size().columns
+            table = lines(rows, self._palette, width)
+            print("\n".join(table), file=self._stream, flush=True)
+            self._drawn = len(table)
+            return
+        for row in rows:
+            # Plain lines: one when a device ends a round, one when what is said of it changes.
+            told = f"{row.round} {row.note if row.is_quarantined else ''}"
+            if row.accuracy is not None and self._said.get(row.device) != told:
+                self._said[row.device] = told
+                print(
+                    f"  {row.device} round {row.round}: accuracy {share(row.accuracy)}, "
+                    f"{row.peers} peers, {size(row.sent)} sent"
+                    + (f"; {row.note}" if row.note else ""),
+                    file=self._stream,
+                    flush=True,
+                )
+
+    def keep(self) -> None:
+        """What was drawn last stays on the screen."""
+        self._drawn = 0
+
+    def _erase(self) -> None:
+        if self._drawn:
+            print(f"\x1b[{self._drawn}F\x1b[J", end="", file=self._stream)
+            self._drawn = 0

@@ -1,0 +1,215 @@
+"""Feeds events to one node at a time and executes its effects in order, as the driver does.
+
+One inbox per device. While a commit is under way the device handles nothing else; if it fails, the
+effects behind it are dropped and StoreFailed follows. Training and merging run inline, their
+answers come after the virtual seconds that they would take.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gossipfl.errors import StoreError
+from gossipfl.events import (
+    Cancel,
+    Commit,
+    CutOff,
+    DeadlineReached,
+    Effect,
+    Event,
+    FetchHead,
+    FetchObject,
+    JobFailed,
+    JobReady,
+    Loaded,
+    LoadJob,
+    Notice,
+    Reload,
+    StartMerge,
+    StartTraining,
+    Stored,
+    StoreFailed,
+    TrainingFinished,
+)
+from gossipfl.memory import Crash
+from gossipfl.objects import digest
+from gossipfl.work import local_step, merge
+from sim.checkers import Violation
+from sim.device import NodeLike, SimDevice
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+INBOX_MAX = 2_048  # events waiting at one device: guess, the driver's inbox is bounded too
+SPINS_MAX = 200  # deadlines handled at one instant before the node counts as spinning: guess
+CLOCK_ROUNDING_S = 1e-9  # a monotonic deadline and its virtual second differ by less
+
+
+class Interpreter:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def deliver(self, device: SimDevice, event: Event) -> None:
+        """Puts an event into a device's inbox and lets it work."""
+        if not device.up:
+            return
+        if len(device.inbox) >= INBOX_MAX:
+            raise Violation(f"device {device.index}: {INBOX_MAX} events wait in its inbox")
+        device.inbox.append(event)
+        self._pump(device)
+
+    def _pump(self, device: SimDevice) -> None:
+        if device.pumping:
+            return
+        device.pumping = True
+        try:
+            while device.node is not None and not device.busy:
+                if device.pending:
+                    self._execute(device, device.pending.popleft())
+                elif device.inbox:
+                    self._handle(device, device.node, device.inbox.popleft())
+                else:
+                    break
+        finally:
+            device.pumping = False
+        if device.node is not None and not device.busy:
+            self._set_alarm(device, device.node)
+
+    def _handle(self, device: SimDevice, node: NodeLike, event: Event) -> None:
+        world = self._world
+        device.now = max(device.now, device.clock.monotonic(world.now))
+        world.trace.add(world.now, device.index, event)
+        for checker in world.checkers:
+            checker.on_event(device, event)
+        effects = node.handle(event, device.now)
+        if device.adversary is not None:
+            effects = device.adversary.effects(device, effects)
+        for checker in world.checkers:
+            checker.on_effects(device, event, effects)
+        device.pending.extend(effects)
+        if node.shelf.version != device.shelf_version:
+            device.shelf_version = node.shelf.version
+            world.transport.head_changed(device)
+
+    # --- the one deadline -------------------------------------------------------------------
+
+    def _set_alarm(self, device: SimDevice, node: NodeLike) -> None:
+        """Pulls the node's deadline; an alarm that is early enough already stays."""
+        world = self._world
+        if math.isinf(node.deadline):
+            return
+        when = max(device.clock.virtual(node.deadline), world.now)
+        if device.wake_at is not None and device.wake_at <= when:
+            return
+        device.wake_at = when
+        world.after(when - world.now, device, lambda: self._alarm(device, when))
+
+    def _alarm(self, device: SimDevice, when: float) -> None:
+        node = device.node
+        if node is None or device.wake_at != when:
+            return
+        device.wake_at = None
+        if device.busy:
+            return  # `_pump` sets it again when the commit is done
+        world = self._world
+        if device.clock.virtual(node.deadline) > world.now + CLOCK_ROUNDING_S:
+            self._set_alarm(device, node)
+            return
+        # Conversion between clocks rounds: never tell the node of an instant before its deadline.
+        device.now = max(device.now, node.deadline)
+        device.spins = device.spins + 1 if device.instant == world.now else 0
+        device.instant = world.now
+        if device.spins > SPINS_MAX:
+            raise Violation(f"device {device.index}: its deadline {node.deadline} does not move on")
+        self.deliver(device, DeadlineReached(device.clock.wall(world.now)))
+
+    # --- effects ----------------------------------------------------------------------------
+
+    def _execute(self, device: SimDevice, effect: Effect) -> None:
+        world = self._world
+        world.trace.add(world.now, device.index, effect)
+        costs = world.options.costs
+        match effect:
+            case FetchHead() | FetchObject():
+                world.transport.fetch(device, effect)
+            case Cancel(request):
+                world.transport.cancel(device, request)
+            case StartTraining():
+                seconds = costs.train_s_per_example * device.examples * effect.training.epochs
+                self._later(device, seconds, self._train(device, effect))
+            case StartMerge():
+                seconds = costs.merge_s_per_model * (len(effect.received) + 1)
+                self._later(device, seconds, merge(effect, device.trainer))
+            case Commit():
+                device.busy = costs.commit_s > 0.0
+                if device.busy:
+                    world.after(costs.commit_s, device, lambda: self._commit(device, effect))
+                else:
+                    self._commit(device, effect)
+            case Reload():
+                device.inbox.append(Loaded(device.store.load()))
+            case LoadJob():
+                self._load_job(device, effect)
+            case CutOff(_, tls_key):
+                device.cut.add(tls_key)
+                world.transport.close(device, tls_key, "cut off")
+            case Notice():
+                world.notices.append((world.now, device, effect))
+
+    def _later(self, device: SimDevice, seconds: float, event: Event) -> None:
+        self._world.after(seconds * device.slowness, device, lambda: self.deliver(device, event))
+
+    @staticmethod
+    def _train(device: SimDevice, effect: StartTraining) -> Event:
+        if device.adversary is not None:
+            return device.adversary.train(device, effect)
+        answer = local_step(effect, device.trainer)
+        if isinstance(answer, TrainingFinished):
+            device.last_step = (effect.base, answer.parameters)
+        return answer
+
+    def _load_job(self, device: SimDevice, effect: LoadJob) -> None:
+        if (effect.bundle, effect.data) == (device.job.bundle, device.job.data):
+            trainer = device.trainer
+            answer: Event = JobReady(effect.bundle, trainer.layout, trainer.initial)
+        else:
+            answer = JobFailed(effect.bundle, "not the simulated bundle of this device")
+        self._later(device, self._world.options.costs.load_job_s, answer)
+
+    def _commit(self, device: SimDevice, effect: Commit) -> None:
+        device.busy = False
+        try:
+            device.store.commit(effect.batch)
+        except Crash:
+            self._note_commit(device, effect)
+            self._world.crash(device, self._world.options.costs.restart_s)
+            return
+        except StoreError as error:
+            device.pending.clear()
+            device.inbox.append(StoreFailed(effect.commit, str(error)))
+        else:
+            device.inbox.append(Stored(effect.commit))
+        self._note_commit(device, effect)
+        self._pump(device)
+
+    def _note_commit(self, device: SimDevice, effect: Commit) -> None:
+        done = is_durable(device, effect)
+        if done:
+            device.durable.update(name for name, _ in effect.batch.objects)
+            for envelope in (effect.batch.head, effect.batch.receipt):
+                if envelope is not None:
+                    device.durable.add(digest(envelope))
+        for checker in self._world.checkers:
+            checker.on_commit(device, effect.batch, done)
+
+
+def is_durable(device: SimDevice, effect: Commit) -> bool:
+    """Whether the batch was written: after a doubtful commit only the disk knows, and the world
+    may look at it."""
+    snapshot, batch = device.store.load(), effect.batch
+    if batch.head is not None:
+        return snapshot.head == batch.head
+    if batch.receipt is not None:
+        return snapshot.receipt == batch.receipt
+    return all(snapshot.documents.get(name) == data for name, data in batch.documents.items())
