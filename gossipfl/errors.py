@@ -138,7 +138,7 @@ ERRORS: dict[str, ErrorEntry] = {
     ),
     "GF201": ErrorEntry(
         "no identity here",
-        "enrol this device first: `gossipfl join LINE --state DIR` with a line of `gossipfl invite`",
+        "enrol this device first: `gossipfl join LINE`, with a line that `gossipfl invite` prints",
         Exit.IDENTITY,
     ),
     "GF202": ErrorEntry(
@@ -207,14 +207,9 @@ ERRORS: dict[str, ErrorEntry] = {
         "try again in a minute; the invitation has not been used",
         Exit.UNREACHABLE,
     ),
-    "GF216": ErrorEntry(
+    "GF215": ErrorEntry(
         "file cannot be read or written",
         "check the path, its owner and mode, and the space on the disk",
-        Exit.CONFIG,
-    ),
-    "GF215": ErrorEntry(
-        "folder is in use",
-        "stop the agent (or the other command) that uses it, then try again",
         Exit.CONFIG,
     ),
     "GF301": ErrorEntry(
