@@ -7,12 +7,13 @@ number chosen by the node; an answer to a number it no longer knows is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from gossipfl.aggregation import Merge
+from gossipfl.durable import Batch as Batch
+from gossipfl.durable import Snapshot as Snapshot
 from gossipfl.errors import Fault
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
@@ -34,29 +35,6 @@ class Source(StrEnum):
     MDNS = "mdns"
     STATIC = "static"
     RECORD = "record"
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What is durable: read at start and after every failed or doubtful commit."""
-
-    head: bytes | None = None  # own newest head, as an envelope
-    receipt: bytes | None = None  # own newest receipt, as an envelope
-    documents: Mapping[str, bytes] = field(default_factory=dict)
-    """the node's own state by name; what is large (a base, an update) is in here too"""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One transaction. Objects are made durable before what names them; all or nothing."""
-
-    seq: int | None = None  # compare-and-swap: must be exactly one more than the durable head's
-    head: bytes | None = None
-    receipt: bytes | None = None
-    objects: tuple[tuple[bytes, bytes], ...] = ()  # (digest, bytes)
-    documents: Mapping[str, bytes] = field(default_factory=dict)  # replaced whole, by name
-    retire: tuple[bytes, ...] = ()  # digests that nothing names any more
-    adopt: bool = False  # own head found at a peer after a restore: seq may jump forward
 
 
 # --- events -------------------------------------------------------------------------------------

@@ -185,6 +185,9 @@ class Roster:
         self._revocations[revocation.device] = (revocation, data)
         return revocation
 
+    def revoked(self) -> list[bytes]:
+        return sorted(self._revocations)
+
     def revocations(self) -> bytes | None:
         """The whole set as a list object in a fixed order, None while it is empty."""
         if not self._revocations:

@@ -95,8 +95,7 @@ class Pulls:
     def _send(self, pending: Pending, bytes_max: int) -> Effect:
         request = self._register(pending)
         self._objects_out.add(request)
-        assert pending.digest is not None  # noqa: S101 - checked in `object`
-        return FetchObject(request, pending.address, pending.digest, bytes_max)
+        return FetchObject(request, pending.address, pending.digest or b"", bytes_max)
 
     def answered(self, request: int) -> tuple[Pending | None, list[Effect]]:
         """Take a request off the table; with it, transfers that may start now."""

@@ -83,6 +83,9 @@ class Reputation:
         self._round_s = max(round_s, 1.0)
         self._standings: dict[bytes, Standing] = {}
 
+    def devices(self) -> list[bytes]:
+        return list(self._standings)
+
     def of(self, device: bytes) -> Standing:
         return self._standings.setdefault(device, Standing())
 
@@ -171,26 +174,27 @@ class Reputation:
     def dump(self, now: float) -> bytes:
         """Durable form. What is left of a quarantine is kept, not its instant."""
         return pack(
-            {
-                device.hex(): {
-                    "score": s.score,
-                    "faults": s.faults,
-                    "influence": s.influence,
-                    "merges": s.merges,
-                    "far": [bool(f) for f in s.far],
-                    "left": max(0.0, s.quarantined_until - now),
-                    "quarantines": s.quarantines,
-                    "condemned": s.condemned,
-                    "why": s.why,
-                }
+            [
+                [
+                    device,
+                    s.score,
+                    s.faults,
+                    s.influence,
+                    s.merges,
+                    list(s.far),
+                    max(0.0, s.quarantined_until - now),
+                    s.quarantines,
+                    s.condemned,
+                    s.why,
+                ]
                 for device, s in self._standings.items()
-            }
+            ]
         )
 
     def load(self, data: bytes, now: float) -> None:
-        for device, saved in unpack(data, 64 * 1024 * 1024).items():
+        for saved in unpack(data, 64 * 1024 * 1024):
             row = msgspec.convert(saved, _Saved)
-            self._standings[bytes.fromhex(device)] = Standing(
+            self._standings[row.device] = Standing(
                 score=row.score,
                 faults=dict(row.faults),
                 influence=row.influence,
@@ -203,7 +207,8 @@ class Reputation:
             )
 
 
-class _Saved(msgspec.Struct):
+class _Saved(msgspec.Struct, array_like=True):
+    device: bytes
     score: float
     faults: dict[str, int]
     influence: float

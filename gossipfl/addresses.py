@@ -1,0 +1,105 @@
+"""Address records: where devices say they listen, each signed by the device it speaks of.
+
+Routers drop multicast, so addresses are gossiped in heads beside mDNS. A record is a candidate
+only: the device has to prove itself at the address.
+"""
+
+from __future__ import annotations
+
+from gossipfl.core import Core
+from gossipfl.errors import Fault, PeerError
+from gossipfl.events import Address, Source
+from gossipfl.identity import device_of
+from gossipfl.messages import Record
+from gossipfl.objects import pack_list, unpack_list
+from gossipfl.pulls import Pending, Purpose
+from gossipfl.wire import check_signature, decode, encode, open_envelope, seal
+
+RECORDS_MAX = 256  # protocol
+MEMBERS_PER_LIST = 4
+"""Unknown members fetched from one address list: guess, so that a list cannot keep us busy."""
+
+
+class Addresses:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._record: tuple[Record, bytes] | None = None
+
+    def own(self, addresses: tuple[Address, ...]) -> None:
+        core = self._core
+        for address in addresses:
+            core.book.is_self(address)
+        texts = [str(address) for address in addresses][: core.limits.addresses_per_device]
+        if not texts:
+            return
+        seq = max(core.time(), self._record[0].seq + 1 if self._record else 1, 1)
+        record = Record(core.fleet, core.device, seq, core.me.digest, texts)
+        self._record = (record, seal("record", encode(record), core.signer))
+        core.publisher.want_head()
+
+    def object(self) -> bytes | None:
+        """Our own record and the newest one of each peer, within the bound."""
+        core = self._core
+        rows = [envelope for _, envelope in core.records.values()][: RECORDS_MAX - 1]
+        if self._record is not None:
+            rows.insert(0, self._record[1])
+        while rows and sum(len(r) + 5 for r in rows) + 5 > core.limits.peers_bytes:
+            rows.pop()
+        return pack_list(sorted(rows)) if rows else None
+
+    def peers(self, pending: Pending, data: bytes) -> None:
+        """A peer's address list. Each record is signed by the device it speaks of."""
+        core = self._core
+        fetches = MEMBERS_PER_LIST
+        changed = False
+        for item in unpack_list(data, core.limits.peers_bytes)[:RECORDS_MAX]:
+            envelope = open_envelope(item, "record", core.limits.head_bytes)
+            device = device_of(envelope.key_id)
+            if device == core.device or core.is_barred(device):
+                continue
+            held = core.records.get(device)
+            if held is not None and held[1] == item:
+                continue
+            check_signature(envelope)
+            record = decode(envelope.payload, Record, core.limits.head_bytes)
+            if record.device != device or record.fleet != core.fleet:
+                raise PeerError(Fault.WRONG_DEVICE, "an address record names another device")
+            if held is not None and held[0].seq >= record.seq:
+                continue
+            if core.roster.by_key(envelope.key_id) is None:
+                if fetches > 0 and pending.device is not None:
+                    fetches -= 1
+                    wanted = Pending(
+                        Purpose.MEMBER, pending.address, pending.device, digest=record.member
+                    )
+                    core.emit(*core.pulls.object(wanted, core.limits.member_bytes))
+                continue
+            self.take_record(record, item)
+            changed = True
+        if changed:
+            core.publisher.touch("records")
+            core.publisher.want_head()
+
+    def take_record(self, record: Record, envelope: bytes) -> None:
+        core = self._core
+        core.records[record.device] = (record, envelope)
+        for text in record.addresses:
+            address = parse_address(text)
+            if address is not None:
+                core.book.see(address, Source.RECORD, core.now)
+
+    def restore(self, data: bytes) -> None:
+        core = self._core
+        for item in unpack_list(data, core.limits.list_bytes):
+            envelope = open_envelope(item, "record", core.limits.head_bytes)
+            check_signature(envelope)
+            self.take_record(decode(envelope.payload, Record, core.limits.head_bytes), item)
+
+
+def parse_address(text: str) -> Address | None:
+    """`host:port` or `[v6]:port`; None if it is neither."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        return None
+    return Address(host, int(port))

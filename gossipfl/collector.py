@@ -1,0 +1,212 @@
+"""Collecting: which peers a round asks, how many of them may lie, and what they bring."""
+
+from __future__ import annotations
+
+from gossipfl.aggregation.guard import require_mergeable
+from gossipfl.aggregation.sampling import assumed_faulty, sample_size
+from gossipfl.codecs import decode_update, update_bytes
+from gossipfl.core import Core
+from gossipfl.errors import Fault, PeerError
+from gossipfl.messages import UpdateRef
+from gossipfl.objects import digest
+from gossipfl.peers import Peer
+from gossipfl.pulls import Pending, Purpose, weighted_sample
+from gossipfl.rounds import Phase, Received
+
+SAMPLE_MIN = 8
+"""Peers asked even where no attacker is assumed: guess, mixes 100 devices in three rounds."""
+REASK_S = 0.02
+"""A peer that had nothing new is asked again at once if the server held the request; this keeps a
+server that does not hold it from being asked in a tight loop."""
+COLLECTING = frozenset({Purpose.COLLECT, Purpose.JOIN, Purpose.UPDATE})
+
+
+class Collector:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.sample = 0
+        self.f = 0
+
+    def eligible(self) -> list[bytes]:
+        """Live peers that may be asked, in a fixed order."""
+        core = self._core
+        return [
+            p.device
+            for p in core.book.live(core.now)
+            if core.reputation.weight(p.device, core.now) > 0.0
+        ]
+
+    def collect(self, peers: list[bytes], purpose: Purpose) -> None:
+        core = self._core
+        self._plan(len(peers))
+        weights = [core.reputation.weight(d, core.now) for d in peers]
+        sampled = weighted_sample(peers, weights, self.sample, core.entropy)
+        core.rounds.collect(sampled, core.now)
+        for device in sampled:
+            if device in core.rounds.open:
+                self._ask(core.book.peers[device], purpose)
+        if purpose is Purpose.COLLECT:
+            core.upkeep.new_round()
+
+    def _plan(self, live: int) -> None:
+        """s and f from the exact bound: all assumed attackers are taken to be among the live."""
+        policy = self._core.job.policy
+        if policy is None or live == 0:
+            self.sample = self.f = 0
+            return
+        attackers = min(policy.attackers, live)
+        wanted = policy.sample
+        if wanted is None:
+            bound = sample_size(policy.n, policy.attackers) if policy.attackers else 1
+            wanted = max(bound, SAMPLE_MIN)
+        self.sample = min(wanted, live)
+        self.f = (
+            policy.f if policy.f is not None else assumed_faulty(live + 1, attackers, self.sample)
+        )
+
+    def _ask(self, peer: Peer, purpose: Purpose) -> None:
+        """Ask for the peer's head and update; the server may hold a "nothing new" for a while."""
+        core = self._core
+        ref = peer.head.update if peer.head is not None else None
+        held = core.rounds.inbox.get(peer.device)
+        has_it = peer.head is not None and (
+            ref is None or (held is not None and held.update == ref.digest)
+        )
+        wait = max(0.0, min(core.rounds.deadline - core.now, core.limits.head_wait_s))
+        effects = core.pulls.head(
+            Pending(purpose, peer.addresses[0], peer.device, round=core.rounds.number),
+            etag=peer.head_digest if has_it else None,
+            wait_s=wait if purpose is Purpose.COLLECT else 0.0,
+            update_bytes=min(core.limits.ride_bytes, self._update_bytes()),
+        )
+        core.emit(*effects)
+        if not effects:
+            core.rounds.settle(peer.device, core.now)
+
+    def _update_bytes(self) -> int:
+        job = self._core.job
+        if job.lineage is None or job.layout is None or job.policy is None:
+            return 0
+        return update_bytes(job.lineage, job.policy.codec, job.layout.count)
+
+    def _is_current(self, pending: Pending) -> bool:
+        rounds = self._core.rounds
+        return (
+            pending.purpose in COLLECTING
+            and pending.round == rounds.number
+            and rounds.phase in (Phase.COLLECTING, Phase.JOINING)
+        )
+
+    def head(
+        self, pending: Pending, peer: Peer, update: bytes | None, carrier: bytes | None
+    ) -> None:
+        """A verified head came in; take its update if it is one of ours and new."""
+        core, job = self._core, self._core.job
+        head = peer.head
+        if head is None or job.lineage is None:
+            return
+        collecting = pending.purpose in COLLECTING or pending.purpose is Purpose.MEMBER
+        if head.update is None or head.lineage != job.lineage:
+            self._nothing_new(pending, peer)
+            return
+        held = core.rounds.inbox.get(peer.device)
+        if held is not None and held.update == head.update.digest:
+            self._nothing_new(pending, peer)
+            return
+        if update:
+            if digest(update) != head.update.digest:
+                core.blame(carrier, PeerError(Fault.WRONG_DIGEST, "an update of other bytes"))
+                core.rounds.settle(peer.device, core.now)
+                return
+            try:
+                self._take(peer, update)
+            except PeerError as error:
+                core.blame(peer.device, error)
+                core.rounds.settle(peer.device, core.now)
+            return
+        if collecting:
+            self._fetch_update(pending, peer)
+
+    def _fetch_update(self, pending: Pending, peer: Peer) -> None:
+        core = self._core
+        ref = peer.head.update if peer.head is not None else None
+        if ref is None:
+            return
+        try:
+            self._check_size(ref)
+        except PeerError as error:
+            core.blame(peer.device, error)
+            core.rounds.settle(peer.device, core.now)
+            return
+        wanted = Pending(
+            Purpose.UPDATE,
+            pending.address,
+            peer.device,
+            round=pending.round,
+            digest=ref.digest,
+        )
+        core.emit(*core.pulls.object(wanted, ref.size))
+
+    def _check_size(self, ref: UpdateRef) -> None:
+        """The size a head declares must be the one its lineage has, before anything is read."""
+        job = self._core.job
+        if job.lineage is None or job.layout is None:
+            raise PeerError(Fault.OTHER_LINEAGE, "no lineage is loaded here")
+        expected = update_bytes(job.lineage, ref.codec, job.layout.count)
+        if ref.size != expected:
+            raise PeerError(Fault.WRONG_LENGTH, f"it declares {ref.size} bytes, not {expected}")
+
+    def _take(self, peer: Peer, data: bytes) -> None:
+        core, job = self._core, self._core.job
+        head = peer.head
+        if head is None or head.update is None or job.lineage is None or job.layout is None:
+            return
+        self._check_size(head.update)
+        vector = decode_update(data, job.lineage, head.update.codec, job.layout.count)
+        require_mergeable(vector, job.layout.count, core.limits.norm_max)
+        core.shelf.put(head.update.digest, data)
+        core.rounds.take(
+            Received(
+                peer.device,
+                head.seq,
+                peer.head_digest or b"",
+                head.update.digest,
+                vector,
+                peer.update_seen_at,
+            ),
+            core.now,
+        )
+
+    def update(self, pending: Pending, data: bytes) -> None:
+        """An update object came in by digest. Raises PeerError, charged to its signer."""
+        core = self._core
+        peer = core.book.peers.get(pending.device or b"")
+        if peer is None or peer.head is None or peer.head.update is None:
+            return
+        if peer.head.update.digest != pending.digest:
+            return  # a newer head came in between; its update is on its way
+        self._take(peer, data)
+
+    def _nothing_new(self, pending: Pending, peer: Peer) -> None:
+        """Ask once more while there is time, if this peer trains; otherwise it is done with."""
+        core = self._core
+        if not self._is_current(pending):
+            return
+        left = core.rounds.deadline - core.now
+        if (
+            pending.purpose is Purpose.COLLECT
+            and left > REASK_S
+            and peer.device in core.rounds.open
+        ):
+            self._ask(peer, Purpose.COLLECT)
+            return
+        core.rounds.settle(peer.device, core.now)
+
+    def not_modified(self, pending: Pending) -> None:
+        """The server held the request as long as we asked: nothing new from this peer."""
+        if self._is_current(pending) and pending.device is not None:
+            self._core.rounds.settle(pending.device, self._core.now)
+
+    def fetch_failed(self, pending: Pending) -> None:
+        if self._is_current(pending) and pending.device is not None:
+            self._core.rounds.settle(pending.device, self._core.now)

@@ -1,0 +1,186 @@
+"""What the parts of a node share: its rooms, the instant, the effects so far, and blame."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gossipfl.chains import Chains
+from gossipfl.config import NodeSettings
+from gossipfl.errors import Fault, PeerError
+from gossipfl.events import CutOff, Effect, Notice, Topic
+from gossipfl.identity import DeviceId, Signer, short_name
+from gossipfl.membership import FleetClock, Roster
+from gossipfl.messages import Lineage, Policy, Record
+from gossipfl.objects import pack_list
+from gossipfl.ownchain import OwnChain
+from gossipfl.parameters import Layout, Vector
+from gossipfl.peers import PeerBook
+from gossipfl.policies import Accepted, Policies
+from gossipfl.pulls import Pulls
+from gossipfl.reputation import Reputation
+from gossipfl.rounds import Rounds
+from gossipfl.shelf import Shelf
+
+if TYPE_CHECKING:
+    from gossipfl.addresses import Addresses
+    from gossipfl.collector import Collector
+    from gossipfl.cycle import Cycle
+    from gossipfl.intake import Intake
+    from gossipfl.merger import Merger
+    from gossipfl.publisher import Publisher
+    from gossipfl.restorer import Restorer
+    from gossipfl.steering import Steering
+    from gossipfl.upkeep import Upkeep
+
+# Faults of the link, not of anybody's bytes: counted for liveness, not written into receipts.
+LINK_FAULTS = frozenset({Fault.UNREACHABLE, Fault.STALLED, Fault.REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this device is. `member` is its own member object, `root_key` the fleet's raw key."""
+
+    signer: Signer
+    member: bytes
+    root_key: bytes
+
+
+@dataclass(slots=True)
+class Job:
+    """The bundle in use and where training stands. `lineage` is None until it is loaded."""
+
+    policy: Policy | None = None
+    lineage: Lineage | None = None
+    layout: Layout | None = None
+    initial: Vector | None = None
+    base: Vector | None = None
+    base_round: int = 0
+    pub: Vector | None = None  # our published model, as everyone decodes it
+    pub_digest: bytes | None = None
+    accuracy: float | None = None
+    loss: float | None = None
+    failed: str = ""
+    loading: bytes | None = None  # bundle id being validated
+
+
+@dataclass(slots=True)
+class Restraint:
+    """Why this node does not publish. Empty strings: no reason."""
+
+    resources: str = ""
+    conflict: str = ""  # somebody else signs with our key, or our state cannot be restored
+    reconciled: bool = False
+
+    @property
+    def why(self) -> str:
+        return self.conflict or self.resources
+
+
+class Core:
+    addresses: Addresses
+    collector: Collector
+    cycle: Cycle
+    intake: Intake
+    merger: Merger
+    publisher: Publisher
+    restorer: Restorer
+    steering: Steering
+    upkeep: Upkeep
+
+    def __init__(self, identity: Identity, settings: NodeSettings, seed: int) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.limits = limits
+        self.pace = settings.pace
+        self.entropy = random.Random(seed)
+        self.signer: Signer = identity.signer
+        self.device: DeviceId = identity.signer.device
+        self.roster = Roster(identity.root_key, limits)
+        self.fleet = self.roster.fleet
+        self.me = self.roster.admit(identity.member)
+        self.clock = FleetClock()
+        # Our issuer's word on the time is the first trusted lower bound.
+        self.clock.raise_floor(self.me.member.issued)
+        self.book = PeerBook(self.pace, limits)
+        self.pulls = Pulls(limits)
+        self.chains = Chains(limits)
+        self.reputation = Reputation(self.pace.round_interval_s)
+        self.rounds = Rounds(self.pace)
+        self.policies = Policies(
+            self.fleet,
+            limits,
+            self.roster.verify_chain,
+            lambda device: self.roster.revocation(device) is not None,
+        )
+        self.own = OwnChain(self.signer, self.fleet, limits)
+        self.shelf = Shelf(limits.cache_bytes, limits.devices)
+        self.job = Job()
+        self.restraint = Restraint()
+        self.evidence: dict[tuple[bytes, str], bytes] = {}
+        self.records: dict[bytes, tuple[Record, bytes]] = {}
+        self.in_force: Accepted | None = None
+        self.refused: dict[bytes, Fault] = {}  # in this round, for the receipt
+        self.now = 0.0
+        self.out: list[Effect] = []
+        self.shelf.pin(self.me.digest, self.me.data)
+
+    # --- saying things ---------------------------------------------------------------------
+
+    def emit(self, *effects: Effect) -> None:
+        self.out.extend(effects)
+
+    def notice(
+        self, topic: Topic, text: str, device: bytes | None = None, warning: bool = False
+    ) -> None:
+        self.out.append(Notice(topic, text, device, warning))
+
+    def time(self) -> int:
+        """Fleet time, seconds since the epoch."""
+        return self.clock.time(self.now)
+
+    # --- blame -----------------------------------------------------------------------------
+
+    def blame(self, device: bytes | None, error: PeerError) -> None:
+        """Charge a fault to whom it belongs. Never to ourselves, never to nobody."""
+        if device is None or device == self.device:
+            if error.fault not in LINK_FAULTS:
+                self.notice(Topic.REFUSED, str(error))
+            return
+        if error.fault not in LINK_FAULTS:
+            self.refused[device] = error.fault
+            self.notice(Topic.REFUSED, f"{short_name(device)}: {error}", device)
+            self.publisher.touch("reputation")
+        reason = self.reputation.fault(device, error.fault, self.now)
+        if reason:
+            self.quarantined(device, reason)
+
+    def quarantined(self, device: bytes, reason: str) -> None:
+        self.notice(
+            Topic.QUARANTINE, f"{short_name(device)} is quarantined: {reason}", device, True
+        )
+        self.publisher.touch("reputation")
+
+    def expel(self, device: bytes) -> None:
+        """Revoked or condemned: nothing of it is used or asked for from now on."""
+        known = self.roster.by_device(device)
+        self.book.drop(device)
+        self.rounds.inbox.pop(device, None)
+        self.rounds.settle(device, self.now)
+        self.records.pop(device, None)
+        self.shelf.drop_head(device)
+        self.emit(*self.pulls.cancel_device(device))
+        if known is not None and known.member.tls is not None:
+            self.emit(CutOff(device, known.member.tls))
+
+    def is_barred(self, device: bytes) -> bool:
+        """Condemned by evidence or revoked."""
+        return self.reputation.of(device).condemned or self.roster.revocation(device) is not None
+
+    # --- lists that heads name -------------------------------------------------------------
+
+    def evidence_object(self) -> bytes | None:
+        if not self.evidence:
+            return None
+        return pack_list([self.evidence[key] for key in sorted(self.evidence)])

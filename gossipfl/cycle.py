@@ -1,0 +1,140 @@
+"""The flow of one round: join or train, publish, collect, merge, leave a receipt."""
+
+from __future__ import annotations
+
+import math
+
+from gossipfl.aggregation.guard import require_mergeable
+from gossipfl.codecs import decode_update, encode_update
+from gossipfl.core import Core
+from gossipfl.errors import PeerError
+from gossipfl.events import (
+    StartTraining,
+    Topic,
+    TrainingFailed,
+    TrainingFinished,
+)
+from gossipfl.messages import UpdateRef
+from gossipfl.objects import digest
+from gossipfl.pulls import Purpose
+from gossipfl.rounds import Phase, Step
+
+
+class Cycle:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._join_until = math.inf
+        self.finished = False
+
+    # --- what to do next -------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Look at the machine after every event; moves at most one step."""
+        core = self._core
+        rounds, now = core.rounds, core.now
+        match rounds.phase:
+            case Phase.IDLE if now >= rounds.next_at:
+                self._begin()
+            case Phase.JOINING | Phase.COLLECTING if rounds.is_collected(now):
+                core.merger.collected()
+            case Phase.PUBLISHING if now >= rounds.deadline:
+                self.end("could not be published in time")
+            case _:
+                pass
+
+    def _begin(self) -> None:
+        core, job = self._core, self._core.job
+        policy = job.policy
+        if policy is None or job.lineage is None or job.initial is None:
+            core.rounds.next_at = math.inf
+            return
+        self.finished = policy.stop.rounds is not None and core.rounds.number >= policy.stop.rounds
+        if self.finished:
+            core.rounds.next_at = math.inf
+            core.notice(Topic.ROUND, f"finished: {core.rounds.number} rounds as the policy says")
+            return
+        if not core.restraint.reconciled:
+            core.rounds.next_at = math.inf  # upkeep wakes us once a peer has answered
+            return
+        if job.base is None and not self._join():
+            return
+        self._train_or_listen()
+
+    def _join(self) -> bool:
+        """True if training can start from `initial`; otherwise a join is under way or waits."""
+        core = self._core
+        if self._join_until == math.inf:
+            self._join_until = core.now + core.pace.join_wait_s
+        peers = core.collector.eligible()
+        if peers and core.now < self._join_until:
+            core.rounds.begin(Step.BEGIN_JOIN, core.now, 0.0)
+            core.rounds.number -= 1  # looking for a start is not a round
+            core.collector.collect(peers, Purpose.JOIN)
+            return False
+        if not peers and core.now < self._join_until:
+            core.rounds.next_at = core.now + core.pace.join_wait_s / 20
+            return False
+        self.start_from_initial()
+        return True
+
+    def start_from_initial(self) -> None:
+        job = self._core.job
+        if job.initial is not None:
+            job.base = job.initial.copy()
+            job.base_round = 0
+
+    def _train_or_listen(self) -> None:
+        core, job = self._core, self._core.job
+        jitter = core.entropy.uniform(-1.0, 1.0)
+        core.refused.clear()
+        if core.restraint.why:
+            core.rounds.begin(Step.LISTEN, core.now, jitter)
+            core.collector.collect(core.collector.eligible(), Purpose.COLLECT)
+            return
+        core.rounds.begin(Step.BEGIN_TRAIN, core.now, jitter)
+        core.rounds.job += 1
+        if job.base is None or job.policy is None:
+            return
+        seed = core.entropy.getrandbits(63)
+        core.emit(StartTraining(core.rounds.job, job.base, job.policy.training, seed))
+
+    # --- train and publish -----------------------------------------------------------------
+
+    def trained(self, event: TrainingFinished) -> None:
+        core, job = self._core, self._core.job
+        if event.job != core.rounds.job or core.rounds.phase is not Phase.TRAINING:
+            return
+        policy, lineage, layout = job.policy, job.lineage, job.layout
+        if policy is None or lineage is None or layout is None:
+            return
+        core.rounds.step(Step.TRAINED)
+        core.rounds.deadline = max(core.rounds.deadline, core.now + core.pace.round_deadline_s / 2)
+        try:
+            require_mergeable(event.parameters, layout.count, core.limits.norm_max)
+        except PeerError as error:
+            self.end(f"own training is not fit to publish: {error.detail}")
+            return
+        data = encode_update(lineage, policy.codec, event.parameters)
+        # What everyone decodes is what we use: the codec's error is part of the model.
+        job.pub = decode_update(data, lineage, policy.codec, layout.count)
+        job.pub_digest = digest(data)
+        ref = UpdateRef(job.pub_digest, len(data), policy.codec, core.rounds.number)
+        core.publisher.publish(ref, data)
+
+    def training_failed(self, event: TrainingFailed) -> None:
+        if event.job != self._core.rounds.job or self._core.rounds.phase is not Phase.TRAINING:
+            return
+        self.end(f"training failed: {event.reason}")
+
+    def published(self) -> None:
+        """The head with our update is durable and served."""
+        core = self._core
+        if core.rounds.phase is not Phase.PUBLISHING:
+            return
+        core.rounds.step(Step.PUBLISHED)
+        core.collector.collect(core.collector.eligible(), Purpose.COLLECT)
+
+    def end(self, why: str) -> None:
+        core = self._core
+        core.notice(Topic.ROUND, f"round {core.rounds.number}: {why}", warning=True)
+        core.rounds.end()

@@ -1,0 +1,78 @@
+"""The node's durable state by name: how each document is written, and how all are taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gossipfl.core import Core
+from gossipfl.events import Snapshot
+from gossipfl.objects import pack_list
+from gossipfl.ownchain import ChapterLog
+from gossipfl.parameters import to_bytes
+from gossipfl.wire import encode, pack, unpack
+
+
+def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
+    """The bytes of one document as of now. `log` is the head log that the commit makes true."""
+    match name:
+        case "members":
+            return core.roster.dump()
+        case "revocations":
+            return core.roster.revocations() or pack_list([])
+        case "evidence":
+            return core.evidence_object() or pack_list([])
+        case "policies":
+            return core.policies.dump()
+        case "reputation":
+            return core.reputation.dump(core.now)
+        case "clock":
+            return pack(core.time())
+        case "records":
+            return pack_list([envelope for _, envelope in core.records.values()])
+        case "bundle":
+            return core.steering.bundle or b""
+        case "base":
+            return _base(core)
+        case "logs":
+            return core.own.dump_logs(log)
+    raise ValueError(f"no document {name!r}")
+
+
+def _base(core: Core) -> bytes:
+    job = core.job
+    if job.base is None or job.lineage is None:
+        return b""
+    header = pack([encode(job.lineage), job.base_round, core.rounds.number])
+    return len(header).to_bytes(4, "little") + header + to_bytes(job.base)
+
+
+def split_base(data: bytes) -> tuple[tuple[bytes, int, int], bytes]:
+    """The header (encoded lineage, base round, round) and the raw float32 of a base document."""
+    size = int.from_bytes(data[:4], "little")
+    lineage, base_round, number = unpack(data[4 : 4 + size], 4096)
+    return (lineage, base_round, number), data[4 + size :]
+
+
+def restore(core: Core, snapshot: Snapshot) -> None:
+    """Take over what is durable. The order matters: members before what they signed."""
+    documents = snapshot.documents
+    loaders: list[tuple[str, Callable[[bytes], object]]] = [
+        ("members", core.roster.load),
+        ("revocations", core.roster.unite),
+        ("evidence", core.intake.restore_evidence),
+        ("policies", core.policies.load),
+        ("reputation", lambda data: core.reputation.load(data, core.now)),
+        ("clock", core.upkeep.restore_clock),
+        ("records", core.addresses.restore),
+        ("bundle", core.steering.restore_bundle),
+        ("base", lambda data: core.steering.restore_base(*split_base(data))),
+        ("logs", core.own.load_logs),
+    ]
+    for name, load in loaders:
+        data = documents.get(name)
+        if data:
+            load(data)
+    if snapshot.head is not None:
+        head = core.own.restore(snapshot.head)
+        core.publisher.restored(documents.get("kept", b""), snapshot.head, head)
+    core.steering.apply()

@@ -1,0 +1,29 @@
+"""What a node asks its store to keep, and what it gets back: snapshots and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is durable: read at start and after every failed or doubtful commit."""
+
+    head: bytes | None = None  # own newest head, as an envelope
+    receipt: bytes | None = None  # own newest receipt, as an envelope
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    """the node's own state by name; what is large (a base, an update) is in here too"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One transaction. Objects are made durable before what names them; all or nothing."""
+
+    seq: int | None = None  # compare-and-swap: must be exactly one more than the durable head's
+    head: bytes | None = None
+    receipt: bytes | None = None
+    objects: tuple[tuple[bytes, bytes], ...] = ()  # (digest, bytes)
+    documents: Mapping[str, bytes] = field(default_factory=dict)  # replaced whole, by name
+    retire: tuple[bytes, ...] = ()  # digests that nothing names any more
+    adopt: bool = False  # own head found at a peer after a restore: seq may jump forward

@@ -1,0 +1,170 @@
+"""Merging: quorum, rule, guard, scores, and the receipt that lets anyone recompute it."""
+
+from __future__ import annotations
+
+from gossipfl.aggregation import RuleError, rule
+from gossipfl.collector import COLLECTING
+from gossipfl.core import Core
+from gossipfl.events import MergeFailed, MergeFinished, StartMerge, Topic
+from gossipfl.messages import Merged, Receipt, Refused
+from gossipfl.objects import digest
+from gossipfl.parameters import Vector, to_bytes
+from gossipfl.reputation import FAR_PEERS_MIN
+from gossipfl.rounds import Phase, Received, Step
+
+JOIN_RULE = "median"  # protocol: median of a pull, own excluded
+
+
+class Merger:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._merging: list[Received] = []
+        self._own_name: bytes | None = None
+        self._rule_used = (JOIN_RULE, 0)
+
+    def collected(self) -> None:
+        core = self._core
+        core.emit(*core.pulls.cancel(COLLECTING))
+        gathered = core.rounds.gathered(core.now)
+        joining = core.rounds.phase is Phase.JOINING
+        quorum = core.rounds.quorum(len(core.rounds.sampled))
+        if joining:
+            if not gathered or len(gathered) < quorum:
+                core.cycle.start_from_initial()
+                core.rounds.end()
+                core.rounds.next_at = core.now
+                return
+            self._merge(gathered, JOIN_RULE, 0, joining=True)
+            return
+        policy = core.job.policy
+        if policy is None:
+            core.cycle.end("no policy")
+            return
+        too_few = self._too_few(len(gathered), max(1, quorum), policy.rule)
+        if too_few:
+            core.rounds.below_quorum += 1
+            if core.job.pub is not None and not core.restraint.why:
+                core.job.base = core.job.pub
+            core.cycle.end(f"below quorum, own model kept: {too_few}")
+            return
+        self._merge(gathered, policy.rule, core.collector.f, joining=False)
+
+    def _too_few(self, received: int, quorum: int, rule_name: str) -> str:
+        """Why these are not enough to merge, or ""."""
+        if received < quorum:
+            return f"{received} updates came, a quorum is {quorum}"
+        try:
+            rule(rule_name).check(received, self._core.collector.f)
+        except RuleError as error:
+            return str(error)
+        return ""
+
+    def _merge(self, gathered: list[Received], rule_name: str, f: int, joining: bool) -> None:
+        core, job = self._core, self._core.job
+        core.rounds.step(Step.COLLECTED)
+        core.rounds.job += 1
+        self._merging = gathered
+        own = self._anchor(joining)
+        core.emit(
+            StartMerge(
+                core.rounds.job,
+                rule_name,
+                own,
+                tuple(entry.vector for entry in gathered),
+                f,
+                job.base if core.settings.guard and not joining else None,
+            )
+        )
+        self._rule_used = (rule_name, f)
+
+    def _anchor(self, joining: bool) -> Vector | None:
+        """The own model of this merge, and its name for the receipt.
+
+        Who does not train is anchored on its last base: a public function of published models
+        too, named in its receipt before.
+        """
+        core, job = self._core, self._core.job
+        self._own_name = None
+        if joining:
+            return None
+        if job.pub is not None and not core.restraint.why:
+            self._own_name = job.pub_digest
+            return job.pub
+        if job.base is not None:
+            self._own_name = digest(to_bytes(job.base))
+        return job.base
+
+    def merged(self, event: MergeFinished) -> None:
+        core, job = self._core, self._core.job
+        if event.job != core.rounds.job or core.rounds.phase is not Phase.MERGING:
+            return
+        if job.lineage is None:
+            return
+        joined = self._own_name is None and job.base is None
+        if not event.kept_old:
+            job.base = event.merge.parameters
+            job.base_round = core.rounds.number
+        else:
+            core.notice(
+                Topic.MERGE, "the merge would harm the local model: training goes on from the old"
+            )
+        job.accuracy, job.loss = event.accuracy, event.loss
+        self._score(event)
+        self._leave_receipt(event)
+        core.rounds.merged(self._merging)
+        core.publisher.touch("base", "reputation", "clock")
+        accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"
+        core.notice(
+            Topic.MERGE,
+            f"round {core.rounds.number}: merged {len(self._merging)} of "
+            f"{len(core.rounds.sampled)} updates{accuracy}",
+        )
+        self._merging = []
+        core.rounds.end()
+        if joined:
+            core.rounds.next_at = core.now
+
+    def merge_failed(self, event: MergeFailed) -> None:
+        if event.job == self._core.rounds.job and self._core.rounds.phase is Phase.MERGING:
+            self._core.cycle.end(f"the merge failed: {event.reason}")
+
+    def _score(self, event: MergeFinished) -> None:
+        core = self._core
+        ordered = sorted(event.distances)
+        typical = ordered[(len(ordered) - 1) // 2] if ordered else 0.0
+        for entry, influence, distance in zip(
+            self._merging, event.merge.influence, event.distances, strict=True
+        ):
+            ratio = distance / typical if typical > 0.0 and len(ordered) >= FAR_PEERS_MIN else None
+            reason = core.reputation.merged(entry.device, influence, ratio, core.now)
+            if reason:
+                core.quarantined(entry.device, reason)
+
+    def _leave_receipt(self, event: MergeFinished) -> None:
+        core, job = self._core, self._core.job
+        if job.lineage is None:
+            return
+        name, f = self._rule_used
+        receipt = Receipt(
+            fleet=core.fleet,
+            device=core.device,
+            number=1,
+            round=core.rounds.number,
+            lineage=job.lineage,
+            base=digest(to_bytes(event.merge.parameters)),
+            rule=name,
+            f=f,
+            issued=core.time(),
+            own=self._own_name,
+            merged=[
+                Merged(e.device, e.seq, e.head, e.update, min(1.0, max(0.0, float(share))))
+                for e, share in zip(self._merging, event.merge.influence, strict=True)
+            ],
+            refused=[Refused(d, fault.value) for d, fault in sorted(core.refused.items())][:256],
+        )
+        if core.restraint.conflict:
+            return
+        link, chapter = core.own.receipt(receipt)
+        if chapter:
+            core.publisher.store(chapter)
+        core.publisher.receipt(link.envelope)

@@ -1,0 +1,241 @@
+"""The node: a pure state machine. Events and the instant in, effects out, one deadline.
+
+It never awaits, never reads a clock, and draws only from the generator it was given. The asyncio
+driver and the simulator are two interpreters of the same effects, so what is simulated is what
+ships.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from gossipfl.addresses import Addresses
+from gossipfl.collector import Collector
+from gossipfl.config import NodeSettings
+from gossipfl.core import Core, Identity
+from gossipfl.cycle import Cycle
+from gossipfl.documents import restore
+from gossipfl.errors import PeerError
+from gossipfl.events import (
+    BundleGiven,
+    DeadlineReached,
+    Effect,
+    Event,
+    FetchFailed,
+    HeadReceived,
+    JobFailed,
+    JobReady,
+    Loaded,
+    MergeFailed,
+    MergeFinished,
+    ObjectReceived,
+    OwnAddresses,
+    PeerGone,
+    PeerSeen,
+    PolicyReceived,
+    Release,
+    ResourcesChanged,
+    RevocationReceived,
+    Start,
+    Stop,
+    Stored,
+    StoreFailed,
+    Topic,
+    TrainingFailed,
+    TrainingFinished,
+)
+from gossipfl.identity import short_name
+from gossipfl.intake import Intake
+from gossipfl.merger import Merger
+from gossipfl.messages import Lineage
+from gossipfl.parameters import Vector
+from gossipfl.publisher import Publisher
+from gossipfl.report import report
+from gossipfl.restorer import Restorer
+from gossipfl.shelf import Shelf
+from gossipfl.steering import Steering
+from gossipfl.upkeep import Upkeep
+from gossipfl.view import View
+
+__all__ = ["Identity", "Node"]
+
+
+class Node:
+    """One device's protocol state. `seed` is entropy for sampling and jitter, not for keys."""
+
+    def __init__(self, identity: Identity, settings: NodeSettings, seed: int) -> None:
+        core = Core(identity, settings, seed)
+        core.publisher = Publisher(core)
+        core.steering = Steering(core)
+        core.addresses = Addresses(core)
+        core.collector = Collector(core)
+        core.merger = Merger(core)
+        core.restorer = Restorer(core)
+        core.cycle = Cycle(core)
+        core.upkeep = Upkeep(core)
+        core.intake = Intake(core)
+        self._core = core
+        self._started = False
+        self._stopped = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Start: self._on_start,
+            Stop: self._on_stop,
+            DeadlineReached: self._on_deadline,
+            PeerSeen: self._on_peer_seen,
+            PeerGone: self._on_peer_gone,
+            OwnAddresses: self._on_own_addresses,
+            HeadReceived: self._on_head,
+            ObjectReceived: core.intake.object,
+            FetchFailed: core.intake.failed,
+            TrainingFinished: core.cycle.trained,
+            TrainingFailed: core.cycle.training_failed,
+            MergeFinished: core.merger.merged,
+            MergeFailed: core.merger.merge_failed,
+            Stored: self._on_stored,
+            StoreFailed: self._on_store_failed,
+            Loaded: self._on_loaded,
+            PolicyReceived: self._on_policy,
+            RevocationReceived: self._on_revocation,
+            BundleGiven: self._on_bundle,
+            JobReady: core.steering.ready,
+            JobFailed: core.steering.failed,
+            ResourcesChanged: self._on_resources,
+            Release: self._on_release,
+        }
+
+    # --- the interface ---------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event at monotonic instant `now`; effects are to be executed in order."""
+        core = self._core
+        core.now = max(core.now, now)
+        core.out = []
+        self._handlers[type(event)](event)
+        if self._started and not self._stopped:
+            core.upkeep.advance()
+            core.cycle.advance()
+            core.publisher.advance()
+        return core.out
+
+    @property
+    def deadline(self) -> float:
+        """The next instant at which the node wants DeadlineReached."""
+        core = self._core
+        if not self._started or self._stopped:
+            return math.inf
+        return min(core.rounds.wake_at(), core.publisher.due, core.upkeep.due())
+
+    @property
+    def shelf(self) -> Shelf:
+        """What may be served. Only durable things are on it."""
+        return self._core.shelf
+
+    @property
+    def base(self) -> Vector | None:
+        """The merge from which the next training starts: status, predict and export use it."""
+        return self._core.job.base
+
+    @property
+    def base_round(self) -> int:
+        return self._core.job.base_round
+
+    @property
+    def lineage(self) -> Lineage | None:
+        return self._core.job.lineage
+
+    def device_of_tls(self, tls_key: bytes) -> bytes | None:
+        """The member that a TLS key (SHA-256 of its SPKI) belongs to, if known."""
+        return self._core.roster.device_of_tls(tls_key)
+
+    def refused(self, tls_key: bytes) -> str | None:
+        """Why this TLS key is not served any more, or None."""
+        core = self._core
+        device = core.roster.device_of_tls(tls_key)
+        if device is None:
+            return None
+        revocation = core.roster.revocation(device)
+        if revocation is not None:
+            return f"revoked: {revocation.reason}"
+        standing = core.reputation.of(device)
+        return standing.why if standing.condemned else None
+
+    def view(self) -> View:
+        return report(self._core)
+
+    # --- handlers --------------------------------------------------------------------------
+
+    def _on_start(self, event: Start) -> None:
+        core = self._core
+        core.clock.hear_wall(event.wall, core.now)
+        restore(core, event.snapshot)
+        self._started = True
+        core.upkeep.start()
+        core.notice(
+            Topic.LIFECYCLE, f"device {short_name(core.device)} starts at head {core.own.seq}"
+        )
+
+    def _on_stop(self, _: Stop) -> None:
+        self._stopped = True
+        core = self._core
+        core.publisher.touch("reputation", "clock")
+        core.publisher.save_now()
+        core.notice(Topic.LIFECYCLE, f"device {short_name(core.device)} stops")
+
+    def _on_deadline(self, event: DeadlineReached) -> None:
+        self._core.clock.hear_wall(event.wall, self._core.now)
+
+    def _on_peer_seen(self, event: PeerSeen) -> None:
+        self._core.book.see(event.address, event.source, self._core.now)
+
+    def _on_peer_gone(self, event: PeerGone) -> None:
+        self._core.book.gone(event.address)
+
+    def _on_own_addresses(self, event: OwnAddresses) -> None:
+        self._core.addresses.own(event.addresses)
+
+    def _on_head(self, event: HeadReceived) -> None:
+        self._core.intake.head(event)
+
+    def _on_stored(self, event: Stored) -> None:
+        self._core.publisher.stored(event.commit)
+
+    def _on_store_failed(self, event: StoreFailed) -> None:
+        self._core.publisher.failed(event.commit, event.reason)
+
+    def _on_loaded(self, event: Loaded) -> None:
+        self._core.publisher.reloaded(event.snapshot)
+
+    def _on_policy(self, event: PolicyReceived) -> None:
+        self._locally("policy", lambda: self._core.steering.receive(event.data))
+
+    def _on_revocation(self, event: RevocationReceived) -> None:
+        def revoke() -> None:
+            revocation = self._core.roster.revoke(event.data)
+            if revocation is not None:
+                self._core.upkeep.revoked(revocation)
+
+        self._locally("revocation", revoke)
+
+    def _locally(self, what: str, take: Callable[[], object]) -> None:
+        """What a person hands over may be wrong too; nobody is blamed, it is said."""
+        try:
+            take()
+        except PeerError as error:
+            self._core.notice(Topic.REFUSED, f"the {what} is refused: {error}", warning=True)
+
+    def _on_bundle(self, event: BundleGiven) -> None:
+        self._core.steering.give(event.data)
+
+    def _on_resources(self, event: ResourcesChanged) -> None:
+        core = self._core
+        core.restraint.resources = "" if event.may_train else event.reason or "not now"
+        if not event.may_train:
+            core.notice(Topic.LIFECYCLE, f"only listening: {core.restraint.resources}")
+
+    def _on_release(self, event: Release) -> None:
+        core = self._core
+        if core.reputation.release(event.device):
+            core.publisher.touch("reputation")
+            core.notice(Topic.QUARANTINE, f"{short_name(event.device)} is released", event.device)

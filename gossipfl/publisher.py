@@ -1,0 +1,343 @@
+"""Durable before public: composes our heads, commits them, and only then puts them on the shelf.
+
+One commit at a time. What changes while one is under way goes into the next. After a failed or
+doubtful commit the node re-reads what is durable before it signs anything again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gossipfl.chains import SeenHead
+from gossipfl.core import Core
+from gossipfl.documents import dump
+from gossipfl.events import Batch, Commit, Reload, Snapshot, Topic
+from gossipfl.messages import Head, UpdateRef
+from gossipfl.objects import digest
+from gossipfl.ownchain import ChapterLog, Link, Refs
+from gossipfl.shelf import Served
+from gossipfl.wire import pack, unpack
+
+RETRY_S = 1.0  # first pause after a failed commit; doubles up to RETRY_MAX_S
+RETRY_MAX_S = 60.0
+SAVE_S = 10.0  # documents that no head waits for are saved this often: guess
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A commit under way: what becomes true when it comes back."""
+
+    commit: int
+    batch: Batch
+    link: Link | None
+    refs: Refs | None
+    log: ChapterLog | None
+    update: bytes | None
+    documents: frozenset[str]
+    objects: dict[bytes, bytes]
+
+
+class Publisher:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._flight: _Flight | None = None
+        self._commits = 0
+        self._doubt = False
+        self._failures = 0
+        self._dirty: set[str] = set()
+        self._objects: dict[bytes, bytes] = {}
+        self._retire: list[bytes] = []
+        self._kept_updates: list[bytes] = []
+        self._head_digests: list[bytes] = []
+        self._lists: dict[str, bytes] = {}
+        self._update: tuple[UpdateRef, bytes] | None = None
+        self._new_update = False
+        self._head_at = math.inf
+        self._save_at = math.inf
+        self._last_head_at = -math.inf
+        self._receipt: bytes | None = None
+        self._adopting: Batch | None = None
+        self._retry_at = -math.inf
+        self.stopping = False
+
+    # --- wishes ----------------------------------------------------------------------------
+
+    def touch(self, *documents: str) -> None:
+        """These documents changed and want to be durable."""
+        self._dirty.update(documents)
+        self._save_at = min(self._save_at, self._core.now + SAVE_S)
+
+    def store(self, data: bytes) -> bytes:
+        """This object becomes durable with the next commit. Returns its digest."""
+        name = digest(data)
+        self._objects[name] = data
+        return name
+
+    def want_head(self) -> None:
+        """Something that heads name has changed: issue one, but not more often than the pace."""
+        due = max(self._core.now, self._last_head_at + self._core.pace.head_interval_s)
+        self._head_at = min(self._head_at, due)
+
+    def receipt(self, envelope: bytes) -> None:
+        self._receipt = envelope
+        self.store(envelope)
+        # A head that only adds a receipt waits a little: the next update's head may carry it.
+        due = self._core.now + self._core.pace.head_interval_s
+        self._head_at = min(self._head_at, due)
+
+    def publish(self, ref: UpdateRef, data: bytes) -> None:
+        """A new own update: goes out with the next head, at once."""
+        self._update = (ref, data)
+        self._new_update = True
+        self._objects[ref.digest] = data
+        self._head_at = self._core.now
+
+    def forget_update(self) -> None:
+        """Another lineage: the next head names no update."""
+        self._update, self._new_update = None, False
+        self.want_head()
+
+    # --- the commit ------------------------------------------------------------------------
+
+    @property
+    def due(self) -> float:
+        if self._flight is not None or self._doubt:
+            return math.inf
+        if self._adopting is not None:
+            return self._retry_at
+        return min(self._head_at, self._save_at)
+
+    @property
+    def may_sign(self) -> bool:
+        restraint = self._core.restraint
+        return restraint.reconciled and not restraint.conflict
+
+    def advance(self) -> None:
+        """Start a commit if one is due and none is under way."""
+        core = self._core
+        if self._flight is not None or self._doubt:
+            return
+        if self._adopting is not None:
+            if core.now >= self._retry_at:
+                self._commit_adoption(self._adopting)
+        elif core.now >= self._head_at and self.may_sign:
+            self._commit_head()
+        elif core.now >= self._save_at or (core.now >= self._head_at and self._dirty):
+            self._head_at = math.inf if not self.may_sign else self._head_at
+            self._commit_documents()
+        elif core.now >= self._head_at:
+            self._head_at = math.inf  # asked for again once we may sign
+
+    def save_now(self) -> None:
+        """Before stopping: what is left to save, without a new head."""
+        self.stopping = True
+        if self._flight is None and not self._doubt and self._dirty:
+            self._commit_documents()
+
+    def _refs(self) -> Refs:
+        core = self._core
+        newest = core.policies.newest()
+        return Refs(
+            member=core.me.digest,
+            lineage=core.job.lineage,
+            update=self._update[0] if self._update else None,
+            receipts=core.own.receipts,
+            policy=newest.digest if newest else None,
+            revocations=self._list("revocations", core.roster.revocations()),
+            evidence=self._list("evidence", core.evidence_object()),
+            peers=self._list("peers", core.addresses.object()),
+            capability=core.settings.capability,
+        )
+
+    def _list(self, name: str, data: bytes | None) -> bytes | None:
+        """Store the newest form of a list object, let the one before go."""
+        if data is None:
+            return None
+        found = digest(data)
+        old = self._lists.get(name)
+        if old != found:
+            self._objects[found] = data
+            if old is not None:
+                self._retire.append(old)
+            self._lists[name] = found
+        return found
+
+    def _commit_head(self) -> None:
+        core = self._core
+        refs = self._refs()
+        if refs == core.own.refs and not self._new_update:
+            self._head_at = math.inf
+            return
+        link, log, chapter = core.own.compose(refs, core.time())
+        if chapter:
+            self.store(chapter)
+        self._objects[link.digest] = link.envelope
+        self._dirty |= {"logs", "kept"}
+        self._start(link, refs, log, self._update[1] if self._update else None)
+
+    def _commit_documents(self) -> None:
+        self._start(None, None, None, None)
+
+    def _start(
+        self, link: Link | None, refs: Refs | None, log: ChapterLog | None, update: bytes | None
+    ) -> None:
+        core = self._core
+        self._commits += 1
+        retire = [name for name in self._retire if name not in self._objects]
+        batch = Batch(
+            seq=link.number if link else None,
+            head=link.envelope if link else None,
+            receipt=self._receipt,
+            objects=tuple(self._objects.items()),
+            documents={name: self._document(name, log) for name in sorted(self._dirty)},
+            retire=tuple(retire),
+        )
+        self._flight = _Flight(
+            self._commits,
+            batch,
+            link,
+            refs,
+            log,
+            update,
+            frozenset(self._dirty),
+            dict(self._objects),
+        )
+        self._dirty.clear()
+        self._objects.clear()
+        self._retire.clear()
+        self._save_at = math.inf
+        if link is not None:
+            self._head_at = math.inf
+        core.emit(Commit(self._commits, batch))
+
+    def _document(self, name: str, log: ChapterLog | None) -> bytes:
+        """The kept digests are ours, the rest is what the other parts hold."""
+        if name == "kept":
+            return pack([self._head_digests, self._kept_updates, list(self._lists.values())])
+        return dump(self._core, name, log)
+
+    # --- what became of it -----------------------------------------------------------------
+
+    def stored(self, commit: int) -> None:
+        flight = self._flight
+        if flight is None or flight.commit != commit:
+            return
+        self._flight = None
+        self._failures = 0
+        if flight.batch is self._adopting:
+            self._adopting = None
+        if flight.batch.receipt is self._receipt:
+            self._receipt = None
+        if flight.link is not None and flight.refs is not None and flight.log is not None:
+            self._went_public(flight, flight.link, flight.refs, flight.log)
+
+    def _went_public(self, flight: _Flight, link: Link, refs: Refs, log: ChapterLog) -> None:
+        core = self._core
+        core.own.adopt(link, refs, log)
+        self._last_head_at = core.now
+        self._keep(self._head_digests, link.digest, core.limits.chain)
+        served = Served(
+            link.envelope,
+            link.digest,
+            refs.member,
+            flight.update,
+            refs.update.digest if refs.update else None,
+        )
+        for name in flight.batch.retire:
+            core.shelf.unpin(name)
+        named = {refs.policy, refs.revocations, refs.evidence, refs.peers}
+        if refs.update is not None:
+            named.add(refs.update.digest)
+        for name, data in flight.objects.items():
+            if name in named:
+                core.shelf.pin(name, data)
+            else:
+                core.shelf.put(name, data)
+        core.shelf.set_own(core.device, served)
+        if refs.update is not None and refs.update.digest not in self._kept_updates:
+            self._keep(self._kept_updates, refs.update.digest, core.limits.updates_kept)
+        if self._new_update and self._update and refs.update == self._update[0]:
+            self._new_update = False
+            core.cycle.published()
+
+    def _keep(self, kept: list[bytes], name: bytes, most: int) -> None:
+        """Retention: the newest `most`, the older ones leave the store with the next commit."""
+        kept.append(name)
+        while len(kept) > most:
+            self._retire.append(kept.pop(0))
+
+    def failed(self, commit: int, reason: str) -> None:
+        if self._flight is None or self._flight.commit != commit:
+            return
+        self._failures += 1
+        self._doubt = True
+        self._core.notice(
+            Topic.STORE, f"saving failed, nothing was published: {reason}", warning=True
+        )
+        self._core.emit(Reload())
+
+    def reloaded(self, snapshot: Snapshot) -> None:
+        """What is durable decides whether the doubtful commit happened."""
+        flight, self._flight, self._doubt = self._flight, None, False
+        if flight is None:
+            return
+        if flight.link is not None and snapshot.head == flight.link.envelope:
+            self._flight = flight
+            self.stored(flight.commit)
+            return
+        pause = min(RETRY_MAX_S, RETRY_S * 2 ** min(self._failures - 1, 10))
+        self._retry_at = self._core.now + pause
+        if flight.batch is self._adopting:
+            if snapshot.head == flight.batch.head:
+                self._adopting = None
+            return
+        self._objects = {**flight.objects, **self._objects}
+        if flight.link is not None:
+            self._objects.pop(flight.link.digest, None)
+        self._dirty |= flight.documents
+        self._retire.extend(flight.batch.retire)
+        self._last_head_at = max(
+            self._last_head_at, self._core.now + pause - self._core.pace.head_interval_s
+        )
+        self._save_at = self._core.now + pause
+        self._head_at = self._core.now + pause if flight.link is not None else math.inf
+
+    def restored(self, kept: bytes, envelope: bytes, head: Head) -> None:
+        """At start: serve the durable head; what the store still holds stays under retention."""
+        core = self._core
+        name = digest(envelope)
+        update = head.update.digest if head.update else None
+        core.shelf.set_own(core.device, Served(envelope, name, head.member, None, update))
+        self._update = None
+        if kept:
+            heads, updates, lists = unpack(kept, 1024 * 1024)
+            self._head_digests, self._kept_updates = heads, updates
+            self._retire.extend(lists)  # composed afresh with the next head
+        self._head_digests.append(name)
+        if update is not None:
+            self._kept_updates.append(update)
+
+    def adopt(self, seen: SeenHead) -> None:
+        """A newer head of ours, found at a peer after a restore: durable here before we go on."""
+        core = self._core
+        core.own.restore(seen.envelope)
+        self._objects[seen.digest] = seen.envelope
+        self._adopting = Batch(
+            seq=seen.head.seq,
+            head=seen.envelope,
+            objects=tuple(self._objects.items()),
+            adopt=True,
+        )
+        self._objects.clear()
+        self._commit_adoption(self._adopting)
+
+    def _commit_adoption(self, batch: Batch) -> None:
+        core = self._core
+        self._commits += 1
+        self._flight = _Flight(self._commits, batch, None, None, None, None, frozenset(), {})
+        core.emit(Commit(self._commits, batch))
+
+    @property
+    def is_busy(self) -> bool:
+        return self._flight is not None or self._doubt

@@ -1,0 +1,101 @@
+"""Own state after a restart: nothing is signed before peers were asked what they hold of us.
+
+A disk may be an old copy. If a peer holds a newer head of ours, it is adopted (together with the
+ledger that it commits to) and the chain goes on from there, so that no number is used twice.
+"""
+
+from __future__ import annotations
+
+from gossipfl.chains import SeenHead
+from gossipfl.core import Core
+from gossipfl.events import FetchFailed, Topic
+from gossipfl.pulls import Pending, Purpose
+
+RECONCILE_PEERS = 3  # protocol k
+
+
+class Restorer:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._asked: dict[bytes, bool] = {}  # peers asked for our own head: answered?
+        self._newest_own: SeenHead | None = None
+
+    def advance(self) -> None:
+        """Ask k peers for our own newest head before we sign anything."""
+        core = self._core
+        live = list(core.book.live(core.now))
+        needed = min(RECONCILE_PEERS, len(live))
+        answered = sum(self._asked.values())
+        if needed and answered >= needed and not core.publisher.is_busy:
+            self._reconciled()
+            return
+        for peer in live:
+            if len(self._asked) >= RECONCILE_PEERS + answered:
+                return
+            if peer.device not in self._asked:
+                self._asked[peer.device] = False
+                pending = Pending(
+                    Purpose.RECONCILE, peer.addresses[0], peer.device, about=core.device
+                )
+                core.emit(*core.pulls.head(pending, etag=core.own.digest))
+
+    def own_head_seen(self, pending: Pending, seen: SeenHead) -> None:
+        """A head signed with our key came from somewhere."""
+        core = self._core
+        if pending.purpose is Purpose.CONTACT and pending.about is None:
+            core.book.is_self(pending.address)
+            return
+        self.own_head_elsewhere(seen)
+        if pending.device is not None and pending.purpose is Purpose.RECONCILE:
+            self._asked[pending.device] = True
+
+    def own_head_elsewhere(self, seen: SeenHead) -> None:
+        """Compare with what our own disk says, and adopt what is newer."""
+        core = self._core
+        if seen.head.seq == core.own.seq and seen.digest != core.own.digest:
+            self._conflict("somebody else signs heads with this device's key")
+        elif seen.head.seq > core.own.seq:
+            if core.restraint.reconciled:
+                self._conflict("heads newer than ours are signed with this device's key")
+            elif self._newest_own is None or seen.head.seq > self._newest_own.head.seq:
+                self._newest_own = seen
+
+    def _conflict(self, what: str) -> None:
+        core = self._core
+        if not core.restraint.conflict:
+            core.restraint.conflict = f"{what}: enrol it again"
+            core.notice(Topic.RESTORE, core.restraint.conflict, core.device, True)
+
+    def _reconciled(self) -> None:
+        core = self._core
+        newest = self._newest_own
+        if newest is not None and newest.head.seq > core.own.seq:
+            if newest.head.ledger is not None:
+                self._conflict("a newer head commits to a privacy ledger that is not on this disk")
+            else:
+                core.publisher.adopt(newest)
+                core.notice(
+                    Topic.RESTORE,
+                    f"peers hold our head {newest.head.seq}, the disk had {core.own.seq}: adopted",
+                    core.device,
+                    True,
+                )
+        core.restraint.reconciled = True
+        core.rounds.next_at = core.now
+        core.publisher.want_head()
+
+    def fetch_failed(self, pending: Pending, event: FetchFailed) -> None:
+        if pending.purpose is Purpose.RECONCILE and pending.device is not None:
+            if event.absent:
+                self._asked[pending.device] = True
+            else:
+                self._asked.pop(pending.device, None)
+
+    def refused(self, pending: Pending) -> None:
+        """A carrier's answer about our own head did not verify: ask somebody else."""
+        if pending.purpose is Purpose.RECONCILE and pending.device is not None:
+            self._asked.pop(pending.device, None)
+
+    def not_modified(self, pending: Pending) -> None:
+        if pending.purpose is Purpose.RECONCILE and pending.device is not None:
+            self._asked[pending.device] = True

@@ -1,0 +1,170 @@
+"""One node's round: train, publish, collect, merge. Rounds of different nodes are not synchronised.
+
+The table below is the whole machine. Collecting ends when every sampled peer has answered with
+something new or failed, when a quorum of new updates is in and the grace is over, or at the
+deadline, so a round always ends. Updates that were merged before still count as their peer's
+newest while they are not stale, at most once a round.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gossipfl.config import Pace
+from gossipfl.errors import LocalError
+from gossipfl.parameters import Vector
+
+
+class Phase(StrEnum):
+    IDLE = "idle"
+    JOINING = "joining"  # looking for models to start from
+    TRAINING = "training"
+    PUBLISHING = "publishing"
+    COLLECTING = "collecting"
+    MERGING = "merging"
+
+
+class Step(StrEnum):
+    BEGIN_JOIN = "begin join"
+    BEGIN_TRAIN = "begin training"
+    LISTEN = "listen"  # collect without having trained
+    TRAINED = "trained"
+    PUBLISHED = "published"
+    COLLECTED = "collected"
+    DONE = "done"
+
+
+TABLE: dict[tuple[Phase, Step], Phase] = {
+    (Phase.IDLE, Step.BEGIN_JOIN): Phase.JOINING,
+    (Phase.IDLE, Step.BEGIN_TRAIN): Phase.TRAINING,
+    (Phase.IDLE, Step.LISTEN): Phase.COLLECTING,
+    (Phase.TRAINING, Step.TRAINED): Phase.PUBLISHING,
+    (Phase.PUBLISHING, Step.PUBLISHED): Phase.COLLECTING,
+    (Phase.JOINING, Step.COLLECTED): Phase.MERGING,
+    (Phase.COLLECTING, Step.COLLECTED): Phase.MERGING,
+    # A round may end anywhere: too few updates, a failed step, another lineage.
+    **{(phase, Step.DONE): Phase.IDLE for phase in Phase},
+}
+
+
+@dataclass(slots=True)
+class Received:
+    """A peer's newest verified update of our lineage."""
+
+    device: bytes
+    seq: int
+    head: bytes
+    update: bytes
+    vector: Vector
+    seen_at: float  # own monotonic time at which its digest was first seen
+    merged_in: int = 0  # own round that used it last, 0 for none
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.merged_in == 0
+
+
+class Rounds:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self.phase = Phase.IDLE
+        self.number = 0
+        self.next_at = math.inf
+        self.started_at = 0.0
+        self.deadline = math.inf
+        self.grace_at = math.inf
+        self.sampled: list[bytes] = []
+        self.open: set[bytes] = set()  # sampled and not yet done with
+        self.inbox: dict[bytes, Received] = {}
+        self.job = 0  # number of the training or merge under way
+        self.below_quorum = 0
+        self.merges = 0
+
+    def step(self, step: Step) -> None:
+        """Take one row of the table. A missing row is our own bug."""
+        try:
+            self.phase = TABLE[self.phase, step]
+        except KeyError:
+            raise LocalError(f"no step {step.value!r} in phase {self.phase.value!r}") from None
+
+    def begin(self, step: Step, now: float, jitter: float) -> None:
+        """Start a round. `jitter` is uniform in [-1, 1]."""
+        self.step(step)
+        self.number += 1
+        self.started_at = now
+        self.deadline = now + self._pace.round_deadline_s
+        self.grace_at = math.inf
+        interval = self._pace.round_interval_s * (1 + self._pace.round_jitter * jitter)
+        self.next_at = now + interval
+        self.sampled, self.open = [], set()
+
+    def collect(self, sampled: list[bytes], now: float) -> None:
+        """These peers take part. Those whose new update is already here are done with."""
+        self.sampled = sampled
+        self.open = {d for d in sampled if d not in self.inbox or not self.inbox[d].is_fresh}
+        # Long training must not eat the time to listen: a round still ends, a little later.
+        self.deadline = max(self.deadline, now + self._pace.round_deadline_s / 2)
+
+    def take(self, received: Received, now: float) -> None:
+        """A verified update came in. Replaces that peer's older one."""
+        self.inbox[received.device] = received
+        self.settle(received.device, now)
+
+    def settle(self, device: bytes, now: float) -> None:
+        """This peer will bring nothing more in this round (it has, or it failed)."""
+        self.open.discard(device)
+        if self.grace_at == math.inf and self.fresh() >= self.quorum(len(self.sampled)):
+            self.grace_at = now + self._pace.grace_s
+
+    def fresh(self) -> int:
+        return sum(
+            d in self.inbox and self.inbox[d].is_fresh for d in self.sampled if d not in self.open
+        )
+
+    @staticmethod
+    def quorum(sample: int) -> int:
+        """protocol: max(2, s/2), and never more than were asked."""
+        return min(sample, max(2, math.ceil(sample / 2)))
+
+    def is_collected(self, now: float) -> bool:
+        """Time to merge?"""
+        return not self.open or now >= min(self.deadline, self.grace_at)
+
+    def gathered(self, now: float) -> list[Received]:
+        """What this round merges: newest updates of sampled peers that are not stale."""
+        return [
+            self.inbox[d]
+            for d in self.sampled
+            if d in self.inbox and now - self.inbox[d].seen_at <= self._pace.stale_s
+        ]
+
+    def merged(self, received: list[Received]) -> None:
+        for entry in received:
+            entry.merged_in = self.number
+        self.merges += 1
+
+    def end(self) -> None:
+        self.step(Step.DONE)
+        self.deadline = self.grace_at = math.inf
+        self.open = set()
+
+    def wake_at(self) -> float:
+        """The next instant at which this machine wants to be looked at."""
+        match self.phase:
+            case Phase.IDLE:
+                return self.next_at
+            case Phase.JOINING | Phase.COLLECTING:
+                return min(self.deadline, self.grace_at)
+            case Phase.PUBLISHING:
+                return self.deadline
+            case _:
+                return math.inf
+
+    def reset(self) -> None:
+        """Another lineage: nothing of the old one is valid."""
+        if self.phase is not Phase.IDLE:
+            self.end()
+        self.inbox.clear()
+        self.sampled, self.job = [], self.job + 1

@@ -1,0 +1,177 @@
+"""What the operator wants: adopts policies, fetches and loads the bundle, opens new lineages."""
+
+from __future__ import annotations
+
+from gossipfl.core import Core, Job
+from gossipfl.errors import Fault, PeerError
+from gossipfl.events import JobFailed, JobReady, LoadJob, Topic
+from gossipfl.identity import short_name
+from gossipfl.messages import Lineage
+from gossipfl.objects import digest
+from gossipfl.parameters import from_bytes
+from gossipfl.policies import Accepted
+from gossipfl.pulls import Pending, Purpose
+from gossipfl.wire import encode
+
+WAITING_MAX = 8
+
+
+class Steering:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.bundle: bytes | None = None
+        self._given: dict[bytes, bytes] = {}  # bundle files by digest
+        self._waiting: dict[bytes, bytes] = {}  # missing policy digest -> policy that needs it
+        self._saved_base: tuple[bytes, int, int, bytes] | None = None
+        self._asked_at = -1e9
+
+    # --- policies --------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> bytes | None:
+        """A policy object. Returns a digest that must be fetched first, if any. PeerError."""
+        core = self._core
+        name = digest(data)
+        if core.policies.knows(name):
+            return None
+        accepted = core.policies.verify(data)
+        if accepted.policy.bundle_bytes > core.limits.bundle_bytes:
+            raise PeerError(Fault.OVERSIZED, "the policy's bundle is above this device's limit")
+        missing = core.policies.missing(accepted)
+        if missing is not None:
+            if len(self._waiting) < WAITING_MAX:
+                self._waiting[missing] = data
+            return missing
+        self._add(accepted)
+        later = self._waiting.pop(name, None)
+        return self.receive(later) if later is not None else None
+
+    def _add(self, accepted: Accepted) -> None:
+        core = self._core
+        core.policies.add(accepted)
+        core.publisher.store(accepted.data)
+        core.publisher.touch("policies")
+        core.publisher.want_head()
+        policy = accepted.policy
+        core.notice(
+            Topic.POLICY,
+            f"policy {policy.term}.{policy.version} by {short_name(accepted.signer)}: "
+            f"rule {policy.rule}, {policy.n} devices, {policy.attackers} assumed attackers",
+        )
+        self.apply()
+
+    def apply(self) -> None:
+        """Make the policy in force the one we follow; a new run or bundle opens a lineage."""
+        core = self._core
+        found = core.policies.in_force(core.device, core.time())
+        if found is None or (core.in_force and found.digest == core.in_force.digest):
+            return
+        old = core.job.policy
+        core.in_force = found
+        policy = found.policy
+        if old is not None and (old.bundle, old.run) == (policy.bundle, policy.run):
+            core.job.policy = policy
+            if core.rounds.next_at == float("inf") and core.job.lineage is not None:
+                core.rounds.next_at = core.now  # its stop condition may have been lifted
+            return
+        core.job = Job(policy=policy)
+        core.rounds.reset()
+        core.emit(*core.pulls.cancel(frozenset({Purpose.COLLECT, Purpose.JOIN, Purpose.UPDATE})))
+        core.rounds.next_at = float("inf")
+        if old is not None:
+            core.publisher.forget_update()
+            core.rounds.number = 0
+        self.load()
+
+    # --- the bundle ------------------------------------------------------------------------
+
+    def give(self, data: bytes) -> None:
+        """A bundle file handed over locally."""
+        self._given[digest(data)] = data
+        while len(self._given) > 2:
+            self._given.pop(next(iter(self._given)))
+        self.load()
+
+    def arrived(self, data: bytes) -> None:
+        """The policy's bundle came from a peer; its digest was checked."""
+        self.give(data)
+
+    def load(self) -> None:
+        """Load the trainer if the bundle is here; otherwise it will be fetched."""
+        core = self._core
+        policy = core.job.policy
+        if policy is None or core.job.lineage or core.job.loading or core.job.failed:
+            return
+        data = self._given.get(policy.bundle_object)
+        if data is None:
+            return
+        core.job.loading = policy.bundle
+        self.bundle = data
+        core.shelf.put(policy.bundle_object, data)
+        core.publisher.store(data)
+        core.publisher.touch("bundle")
+        core.emit(LoadJob(policy.bundle, data))
+
+    def seek(self) -> None:
+        """Ask a live peer for the bundle while we lack it, one at a time."""
+        core = self._core
+        policy = core.job.policy
+        if policy is None or core.job.lineage or core.job.loading or core.job.failed:
+            return
+        if core.pulls.out(Purpose.BUNDLE) or core.now - self._asked_at < core.pace.poll_interval_s:
+            return
+        holders = [
+            p
+            for p in core.book.live(core.now)
+            if p.head is not None and p.head.lineage and p.head.lineage.bundle == policy.bundle
+        ] or list(core.book.live(core.now))
+        if not holders:
+            return
+        self._asked_at = core.now
+        peer = core.entropy.choice(holders)
+        pending = Pending(
+            Purpose.BUNDLE, peer.addresses[0], peer.device, digest=policy.bundle_object
+        )
+        core.emit(*core.pulls.object(pending, policy.bundle_bytes))
+
+    def ready(self, event: JobReady) -> None:
+        core = self._core
+        policy = core.job.policy
+        if policy is None or event.bundle != policy.bundle or core.job.lineage is not None:
+            return
+        job = core.job
+        job.loading = None
+        job.layout, job.initial = event.layout, event.initial
+        job.lineage = Lineage(event.bundle, policy.run, event.layout.digest)
+        self._resume(job)
+        core.rounds.next_at = core.now
+        core.publisher.want_head()
+        core.notice(
+            Topic.POLICY, f"bundle ready: {event.layout.count} parameters, run {policy.run}"
+        )
+
+    def failed(self, event: JobFailed) -> None:
+        job = self._core.job
+        if job.policy is None or event.bundle != job.policy.bundle:
+            return
+        job.loading, job.failed = None, event.reason
+        self._core.notice(Topic.POLICY, f"the bundle is refused: {event.reason}", warning=True)
+
+    # --- restart ---------------------------------------------------------------------------
+
+    def restore_base(self, header: tuple[bytes, int, int], raw: bytes) -> None:
+        """The durable base; used once its lineage is loaded again."""
+        self._saved_base = (*header, raw)
+
+    def restore_bundle(self, data: bytes) -> None:
+        if data:
+            self._given[digest(data)] = data
+
+    def _resume(self, job: Job) -> None:
+        if self._saved_base is None or job.lineage is None or job.layout is None:
+            return
+        lineage, base_round, number, raw = self._saved_base
+        if lineage != encode(job.lineage) or len(raw) != 4 * job.layout.count:
+            return
+        job.base, job.base_round = from_bytes(raw).copy(), base_round
+        self._core.rounds.number = max(self._core.rounds.number, number)
+        self._saved_base = None

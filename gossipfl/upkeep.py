@@ -1,0 +1,189 @@
+"""What goes on beside the rounds: contacts, polls, chains of others, receipts, own restored state.
+
+Polling is apart from rounds: a few random live peers every interval, mostly answered "not
+modified". Heads name policy, revocations, evidence and address lists by digest, so a change at one
+device is fetched by those who see its head, and named by their own next heads in turn.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gossipfl.core import Core
+from gossipfl.events import Address, Topic
+from gossipfl.identity import short_name
+from gossipfl.membership import Known
+from gossipfl.messages import Head, Receipt, Revocation
+from gossipfl.objects import Kind, bytes_max
+from gossipfl.peers import Peer
+from gossipfl.pulls import Pending, Purpose
+from gossipfl.wire import unpack
+
+
+class Upkeep:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.poll_at = math.inf
+        self._receipts_left: dict[bytes, int] = {}  # receipts still to be read per peer, this round
+        self._walks_left = 0
+        self._evidence_asked: dict[bytes, int] = {}
+
+    # --- polls -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        core = self._core
+        self.poll_at = core.now + core.pace.poll_interval_s * core.entropy.random()
+
+    def advance(self) -> None:
+        """Knock at due candidates, poll when it is time, look after what is still missing."""
+        core = self._core
+        for address in core.book.due(core.now):
+            self._knock(address)
+        if core.now >= self.poll_at:
+            self.poll_at = core.now + core.pace.poll_interval_s
+            self._poll()
+            core.steering.apply()
+        if not core.restraint.reconciled:
+            core.restorer.advance()
+        core.steering.seek()
+
+    def due(self) -> float:
+        return min(self.poll_at, max(self._core.book.next_due(), self._core.now))
+
+    def _knock(self, address: Address) -> None:
+        core = self._core
+        candidate = core.book.candidates[address]
+        candidate.next_try = core.now + core.pace.breaker_s * 2 ** min(candidate.failures, 5)
+        if not core.pulls.is_knocking(address):
+            core.emit(*core.pulls.head(Pending(Purpose.CONTACT, address, None), etag=None))
+
+    def _poll(self) -> None:
+        core = self._core
+        live = [p for p in core.book.live(core.now) if not core.is_barred(p.device)]
+        chosen = core.entropy.sample(live, min(core.pace.poll_peers, len(live)))
+        away = [p for p in core.book.away(core.now) if not core.is_barred(p.device)]
+        if away:
+            chosen.append(core.entropy.choice(away))
+        for peer in chosen:
+            if not core.pulls.is_asked(peer.device, Purpose.POLL):
+                pending = Pending(Purpose.POLL, peer.addresses[0], peer.device)
+                core.emit(*core.pulls.head(pending, etag=peer.head_digest))
+
+    # --- what a new head names -------------------------------------------------------------
+
+    def new_head(self, peer: Peer, head: Head, known: Known) -> None:
+        """Fetch what this head names and we lack."""
+        core = self._core
+        if core.policies.object(head.policy or b"") is None:
+            self._want(peer, Purpose.POLICY, Kind.POLICY, head.policy)
+        mine = core.own.refs
+        if head.revocations is not None and (mine is None or mine.revocations != head.revocations):
+            self._want(peer, Purpose.REVOCATIONS, Kind.REVOCATIONS, head.revocations)
+        if head.evidence is not None and (mine is None or mine.evidence != head.evidence):
+            asked = self._evidence_asked.get(peer.device, 0)
+            if asked < core.limits.evidence_fetches_per_round:
+                self._evidence_asked[peer.device] = asked + 1
+                self._want(peer, Purpose.EVIDENCE, Kind.EVIDENCE, head.evidence)
+        if head.peers is not None and (mine is None or mine.peers != head.peers):
+            self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
+        if head.member != known.digest:
+            self._want(peer, Purpose.MEMBER, Kind.MEMBER, head.member)
+        self._walk(peer)
+
+    def _want(self, peer: Peer, purpose: Purpose, kind: Kind, name: bytes | None) -> None:
+        core = self._core
+        if name is None or core.intake.is_bad(name) or core.shelf.object(name) is not None:
+            return
+        pending = Pending(purpose, peer.addresses[0], peer.device, digest=name)
+        core.emit(*core.pulls.object(pending, bytes_max(kind, core.limits)))
+
+    def _walk(self, peer: Peer) -> None:
+        """Link a peer's newest head to those we saw before: forks hide in gaps."""
+        core = self._core
+        name = core.chains.gap(peer.device)
+        if name is None or self._walks_left <= 0 or core.intake.is_bad(name):
+            return
+        self._walks_left -= 1
+        pending = Pending(
+            Purpose.WALK, peer.addresses[0], peer.device, digest=name, about=peer.device
+        )
+        core.emit(*core.pulls.object(pending, core.limits.head_bytes))
+
+    # --- receipts --------------------------------------------------------------------------
+
+    def new_round(self) -> None:
+        """Read the receipts of a few random peers: they show which heads others were shown."""
+        core = self._core
+        self._walks_left = core.limits.chain_fetches_per_round
+        self._evidence_asked.clear()
+        for peer in core.book.live(core.now):
+            self._walk(peer)
+        readable = [
+            p
+            for p in core.book.live(core.now)
+            if p.head and p.head.receipts and p.head.receipts.number > p.receipts_read
+        ]
+        chosen = core.entropy.sample(
+            readable, min(core.limits.receipt_peers_per_round, len(readable))
+        )
+        for peer in chosen:
+            if peer.head is not None and peer.head.receipts is not None:
+                self._receipts_left[peer.device] = core.limits.receipt_walk
+                self._read(peer, peer.head.receipts.digest)
+
+    def _read(self, peer: Peer, name: bytes) -> None:
+        self._want(peer, Purpose.RECEIPT, Kind.RECEIPT, name)
+
+    def receipt(self, pending: Pending, receipt: Receipt) -> None:
+        """A verified receipt: compare the heads that it mentions with those we were shown."""
+        core = self._core
+        peer = core.book.peers.get(receipt.device)
+        if peer is None:
+            return
+        for entry in receipt.merged:
+            if entry.device == core.device:
+                if entry.seq > core.own.seq:
+                    self._walk_to(peer, entry.head, core.device)
+                continue
+            if core.is_barred(entry.device) or self._walks_left <= 0:
+                continue
+            if core.chains.wants(entry.device, entry.seq, entry.head):
+                self._walk_to(peer, entry.head, entry.device)
+        left = self._receipts_left.get(receipt.device, 0) - 1
+        self._receipts_left[receipt.device] = left
+        if left > 0 and receipt.prev is not None and receipt.number > peer.receipts_read + 1:
+            self._read(peer, receipt.prev)
+        else:
+            newest = peer.head.receipts.number if peer.head and peer.head.receipts else 0
+            peer.receipts_read = max(peer.receipts_read, receipt.number, newest)
+
+    def _walk_to(self, peer: Peer, name: bytes, about: bytes) -> None:
+        core = self._core
+        if core.intake.is_bad(name):
+            return
+        self._walks_left -= 1
+        pending = Pending(Purpose.WALK, peer.addresses[0], peer.device, digest=name, about=None)
+        core.emit(*core.pulls.object(pending, core.limits.head_bytes))
+
+    def restore_clock(self, data: bytes) -> None:
+        floor = unpack(data, 16)
+        if isinstance(floor, int):
+            self._core.clock.raise_floor(floor)
+
+    # --- revocation ------------------------------------------------------------------------
+
+    def revoked(self, revocation: Revocation) -> None:
+        core = self._core
+        core.publisher.touch("revocations")
+        core.publisher.want_head()
+        core.notice(
+            Topic.MEMBERSHIP,
+            f"{short_name(revocation.device)} is revoked: {revocation.reason}",
+            revocation.device,
+            True,
+        )
+        if revocation.device == core.device:
+            core.restraint.conflict = f"this device is revoked: {revocation.reason}"
+            return
+        core.expel(revocation.device)
+        core.steering.apply()

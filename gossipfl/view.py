@@ -1,0 +1,49 @@
+"""What a person or program may see of a node: plain data, no behaviour, no private figures sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    device: str  # full name, base32 groups
+    addresses: tuple[str, ...]
+    state: str  # "live", "away", "quarantined", "condemned", "revoked"
+    why: str
+    reputation: float  # 0 to 1, 1 is a newcomer's level
+    influence: float  # decayed mean share in our merges
+    distance: float | None  # to us, over the median of the last pull
+    last_seen_s: float | None
+    seq: int
+    round: int | None
+    sampled: bool
+    faults: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    device: str
+    fleet: str
+    phase: str
+    round: int
+    seq: int
+    merges: int
+    below_quorum: int
+    listen_only: str  # why this node does not publish; "" if it does
+    waiting_for: str  # what it needs before it can train; "" if nothing
+    finished: bool
+    policy: dict[str, object] | None
+    bundle: str | None
+    base: str | None  # digest of the base
+    base_round: int
+    accuracy: float | None
+    loss: float | None
+    sample: int
+    f: int
+    peers: tuple[PeerView, ...]
+    candidates: int
+    revoked: tuple[str, ...]
+    evidence: int
+    fleet_time: int
+    requests: int
