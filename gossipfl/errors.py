@@ -136,6 +136,16 @@ ERRORS: dict[str, ErrorEntry] = {
         "see with `ss -ltn` what listens there; close it, or try again later",
         Exit.CONFIG,
     ),
+    "GF106": ErrorEntry(
+        "this needs an extra that is not installed",
+        "install it: pip install 'gossipfl[demo]', or use script/demo, which does",
+        Exit.USAGE,
+    ),
+    "GF107": ErrorEntry(
+        "a device of the demo did not come up",
+        "the end of its log is above; the whole log is in the folder of that device",
+        Exit.NO,
+    ),
     "GF201": ErrorEntry(
         "no identity here",
         "enrol this device first: `gossipfl join LINE`, with a line that `gossipfl invite` prints",
