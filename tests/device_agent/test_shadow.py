@@ -1,0 +1,172 @@
+"""The alone reference: what it shows, when it stops, and that it never touches the real model."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_agent.data import DataSet, DataSource, DataSpec
+from device_agent.local_training import LocalTrainer, NoData
+from device_agent.settings import DataSection
+from device_agent.shadow import PATIENCE, ShadowTrainer
+from gossipfl.errors import LocalError
+from gossipfl.interfaces import Evaluation
+from gossipfl.messages import Training
+from gossipfl.parameters import Layout, Tensor, Vector
+
+TRAINING = Training()
+
+
+class Steps:
+    """Adds one to each parameter; accuracy rises with it up to `best` steps."""
+
+    layout = Layout((Tensor("w", (3,), 0),))
+    initial: Vector = np.zeros(3, np.float32)
+
+    def __init__(self, best: int = 3) -> None:
+        self.best = best
+        self.trained: list[float] = []
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        self.trained.append(float(base[0]))
+        return base + np.float32(1)
+
+    def evaluate(self, parameters: Vector) -> Evaluation:
+        return Evaluation(1.0, min(float(parameters[0]), self.best) / 10, 5)
+
+    def loss(self, parameters: Vector) -> float:
+        return 0.5
+
+
+def rounds(trainer: ShadowTrainer, count: int, base: float = 100.0) -> None:
+    for seed in range(count):
+        got = trainer.train(np.full(3, base, np.float32), TRAINING, seed)
+        assert got.tolist() == [base + 1] * 3
+
+
+def test_it_starts_at_params0_and_never_at_a_merge(tmp_path: Path) -> None:
+    inner = Steps()
+    trainer = ShadowTrainer(inner, tmp_path / "alone.bin")
+    assert trainer.alone is None
+    rounds(trainer, 2)
+    assert inner.trained == [100.0, 0.0, 100.0, 1.0]
+    assert trainer.alone == Evaluation(1.0, 0.2, 5)
+
+
+def test_it_stops_when_it_no_longer_improves(tmp_path: Path) -> None:
+    inner = Steps(best=3)
+    trainer = ShadowTrainer(inner, tmp_path / "alone.bin")
+    rounds(trainer, 30)
+    assert trainer.progress.is_frozen
+    assert len(inner.trained) == 30 + 3 + PATIENCE
+    assert trainer.alone == Evaluation(1.0, 0.3, 5)
+
+
+def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
+    rounds(ShadowTrainer(Steps(), tmp_path / "alone.bin"), 2)
+    inner = Steps()
+    trainer = ShadowTrainer(inner, tmp_path / "alone.bin")
+    assert trainer.alone == Evaluation(1.0, 0.2, 5)
+    rounds(trainer, 1)
+    assert inner.trained == [100.0, 2.0]
+
+
+def test_another_job_starts_again(tmp_path: Path) -> None:
+    rounds(ShadowTrainer(Steps(), tmp_path / "alone.bin"), 2)
+    inner = Steps()
+    inner.initial = np.full(3, 7, np.float32)
+    trainer = ShadowTrainer(inner, tmp_path / "alone.bin")
+    assert trainer.alone is None
+    rounds(trainer, 1)
+    assert inner.trained == [100.0, 7.0]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", b"[1]\n", b"\xff" * 50, None])
+def test_a_damaged_file_starts_it_again(tmp_path: Path, damage: bytes | None) -> None:
+    path = tmp_path / "alone.bin"
+    rounds(ShadowTrainer(Steps(), path), 2)
+    path.write_bytes(path.read_bytes()[:-1] + b"!" if damage is None else damage)
+    assert ShadowTrainer(Steps(), path).alone is None
+
+
+def test_its_failure_does_not_fail_the_training(tmp_path: Path) -> None:
+    class Failing(Steps):
+        def evaluate(self, parameters: Vector) -> Evaluation:
+            raise RuntimeError("no")
+
+    trainer = ShadowTrainer(Failing(), tmp_path / "alone.bin")
+    rounds(trainer, 3)
+    assert trainer.alone is None
+
+
+def test_the_file_is_private(tmp_path: Path) -> None:
+    rounds(ShadowTrainer(Steps(), tmp_path / "alone.bin"), 1)
+    assert (tmp_path / "alone.bin").stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["alone.bin"]  # noqa: PTH208
+
+
+def test_without_accuracy_a_clearly_lower_loss_counts(tmp_path: Path) -> None:
+    class Regression(Steps):
+        def evaluate(self, parameters: Vector) -> Evaluation:
+            return Evaluation(1.0 / min(float(parameters[0]), 4.0), None, 5)
+
+    trainer = ShadowTrainer(Regression(), tmp_path / "alone.bin")
+    rounds(trainer, 20)
+    assert trainer.alone == Evaluation(0.25, None, 5)
+    assert trainer.progress.rounds == 4 + PATIENCE
+
+
+class TestLocalTrainer:
+    """New files reach the next training, without a restart."""
+
+    def make(self, tmp_path: Path) -> tuple[LocalTrainer, list[int], Path]:
+        folder = tmp_path / "data"
+        folder.mkdir()
+        self.add(folder, "a", 40)
+        source = DataSource(
+            DataSection(source=str(folder)), DataSpec((2,), "f32", (), "i64", classes=2)
+        )
+        sizes: list[int] = []
+
+        def build(data: DataSet) -> Steps:
+            sizes.append(len(data.train_x) + len(data.test_x))
+            return Steps()
+
+        return LocalTrainer(source, build, tmp_path / "alone.bin"), sizes, folder
+
+    def add(self, folder: Path, name: str, count: int) -> None:
+        rng = np.random.default_rng(count)
+        np.savez(folder / f"{name}.npz", x=rng.random((count, 2)), y=rng.integers(0, 2, count))
+
+    def test_new_files_are_trained_on(self, tmp_path: Path) -> None:
+        trainer, sizes, folder = self.make(tmp_path)
+        base = np.zeros(3, np.float32)
+        trainer.train(base, TRAINING, 0)
+        self.add(folder, "b", 20)
+        trainer.train(base, TRAINING, 1)
+        trainer.train(base, TRAINING, 2)
+        assert sizes == [40, 60]
+        assert trainer.alone == Evaluation(1.0, 0.3, 5)
+
+    def test_a_broken_file_is_told_and_training_goes_on(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        trainer, sizes, folder = self.make(tmp_path)
+        (folder / "c.npz").write_bytes(b"?")
+        for seed in range(3):
+            trainer.train(np.zeros(3, np.float32), TRAINING, seed)
+        assert sizes == [40]
+        assert "c.npz" in trainer.problem
+        assert len(caplog.records) == 1
+
+
+def test_a_device_without_data_never_trains() -> None:
+    trainer = NoData(Steps.layout, Steps.initial)
+    with pytest.raises(LocalError, match=r"data\.source"):
+        trainer.train(Steps.initial, TRAINING, 0)
+    assert math.isnan(trainer.loss(Steps.initial))
+    assert trainer.evaluate(Steps.initial).accuracy is None
