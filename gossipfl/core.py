@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gossipfl.cycle import Cycle
     from gossipfl.intake import Intake
     from gossipfl.merger import Merger
+    from gossipfl.parcels import Parcels
     from gossipfl.publisher import Publisher
     from gossipfl.restorer import Restorer
     from gossipfl.steering import Steering
@@ -84,6 +85,7 @@ class Core:
     cycle: Cycle
     intake: Intake
     merger: Merger
+    parcels: Parcels
     publisher: Publisher
     restorer: Restorer
     steering: Steering
@@ -125,6 +127,7 @@ class Core:
         self.now = 0.0
         self.out: list[Effect] = []
         self.shelf.pin(self.me.digest, self.me.data)
+        self.shelf.member = self.me.digest
 
     # --- saying things ---------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
     loaders: list[tuple[str, Callable[[bytes], object]]] = [
         ("members", core.roster.load),
         ("revocations", core.roster.unite),
-        ("evidence", core.intake.restore_evidence),
+        ("evidence", core.parcels.restore_evidence),
         ("policies", core.policies.load),
         ("reputation", lambda data: core.reputation.load(data, core.now)),
         ("clock", core.upkeep.restore_clock),

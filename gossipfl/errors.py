@@ -232,6 +232,21 @@ ERRORS: dict[str, ErrorEntry] = {
         "choose another address or port in the config, or stop what uses it",
         Exit.CONFIG,
     ),
+    "GF311": ErrorEntry(
+        "the agent does not answer",
+        "start it: `gossipfl run --config FILE`, or `systemctl start gossipfl-agent`",
+        Exit.UNREACHABLE,
+    ),
+    "GF312": ErrorEntry(
+        "the agent refused the request",
+        "use one version of the command and of the agent, then restart the agent",
+        Exit.UNREACHABLE,
+    ),
+    "GF313": ErrorEntry(
+        "cannot open the local socket",
+        "its path may have at most 107 bytes; set local.socket to a shorter one",
+        Exit.CONFIG,
+    ),
     "GF401": ErrorEntry(
         "bundle refused",
         "get the bundle again from whoever signed it, or ask its author; nothing of it was run",

@@ -72,7 +72,7 @@ class OwnAddresses:
 @dataclass(frozen=True, slots=True)
 class HeadReceived:
     request: int
-    head: bytes | None  # None: not modified
+    head: bytes | None  # None: not modified, or (with `member`) it has published nothing yet
     member: bytes | None = None  # the head's member object digest, as the carrier hints it
     update: bytes | None = None  # the update that the head names, where it rode along
     tls_key: bytes | None = None  # SHA-256 of the carrier's TLS SPKI

@@ -51,6 +51,7 @@ from gossipfl.intake import Intake
 from gossipfl.merger import Merger
 from gossipfl.messages import Lineage
 from gossipfl.parameters import Vector
+from gossipfl.parcels import Parcels
 from gossipfl.publisher import Publisher
 from gossipfl.report import report
 from gossipfl.restorer import Restorer
@@ -76,6 +77,7 @@ class Node:
         core.cycle = Cycle(core)
         core.upkeep = Upkeep(core)
         core.intake = Intake(core)
+        core.parcels = Parcels(core)
         self._core = core
         self._started = False
         self._stopped = False
@@ -87,7 +89,7 @@ class Node:
             PeerGone: self._on_peer_gone,
             OwnAddresses: self._on_own_addresses,
             HeadReceived: self._on_head,
-            ObjectReceived: core.intake.object,
+            ObjectReceived: core.parcels.object,
             FetchFailed: core.intake.failed,
             TrainingFinished: core.cycle.trained,
             TrainingFailed: core.cycle.training_failed,

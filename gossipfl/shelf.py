@@ -26,6 +26,8 @@ class Shelf:
 
     def __init__(self, bytes_max: int, heads_max: int) -> None:
         self.version = 0
+        self.member: bytes | None = None
+        """Digest of our own member object: the answer to "who are you" before the first head."""
         self._bytes_max = bytes_max
         self._heads_max = heads_max
         self._own: Served | None = None

@@ -156,16 +156,25 @@ class Transport:
     def _serve_head(self, exchange: Exchange, effect: FetchHead) -> None:
         """Answers now, or holds an own head's request until there is something new."""
         served = self._head_for(exchange, effect)
-        if served is None:
+        if served is None and effect.device is None and exchange.server.node is not None:
+            if effect.wait_s > 0.0:
+                self._hold(exchange, effect)
+            else:
+                self._send(exchange, self._unchanged(exchange), 0)
+        elif served is None:
             self._refuse(exchange, Fault.REFUSED, "404", absent=True)
         elif served.digest != effect.etag:
             self._send_head(exchange, effect, served)
         elif effect.device is None and effect.wait_s > 0.0:
             self._hold(exchange, effect)
         else:
-            self._send(
-                exchange, HeadReceived(effect.request, None, None, None, self._tls(exchange)), 0
-            )
+            self._send(exchange, self._unchanged(exchange), 0)
+
+    def _unchanged(self, exchange: Exchange) -> HeadReceived:
+        """Not modified; or, before the first head, only who the server is."""
+        node = exchange.server.node
+        member = node.shelf.member if node is not None and node.shelf.head(None) is None else None
+        return HeadReceived(exchange.effect.request, None, member, None, self._tls(exchange))
 
     def _tls(self, exchange: Exchange) -> bytes:
         return exchange.server.keys.tls_key
@@ -186,8 +195,7 @@ class Transport:
         def expire() -> None:
             if exchange in exchange.server.waiters:
                 exchange.server.waiters.remove(exchange)
-                unchanged = HeadReceived(effect.request, None, None, None, self._tls(exchange))
-                self._send(exchange, unchanged, 0)
+                self._send(exchange, self._unchanged(exchange), 0)
 
         self._world.schedule(exchange.expires, expire)
 

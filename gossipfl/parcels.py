@@ -1,0 +1,156 @@
+"""Objects that arrive: digest first, then what they are, then what they mean.
+
+A wrong digest is the carrier's fault; what a right digest hides is its signer's, or, for lists,
+the lister's.
+"""
+
+from __future__ import annotations
+
+from gossipfl.chains import SeenHead, verify_evidence
+from gossipfl.core import Core
+from gossipfl.errors import Fault, PeerError
+from gossipfl.events import ObjectReceived, Topic
+from gossipfl.identity import short_name
+from gossipfl.messages import Evidence, Head, Receipt
+from gossipfl.objects import Kind, bytes_max, digest, unpack_list
+from gossipfl.pulls import Pending, Purpose
+from gossipfl.wire import check_signature, decode, open_envelope
+
+
+class Parcels:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._bad: set[bytes] = set()  # digests that were refused: not fetched again
+
+    def object(self, event: ObjectReceived) -> None:
+        core = self._core
+        pending, effects = core.pulls.answered(event.request)
+        core.emit(*effects)
+        if pending is None:
+            return
+        if pending.device is not None:
+            core.book.reached(pending.device, core.now)
+        if digest(event.data) != pending.digest:
+            what = f"a {pending.purpose.value} of other bytes"
+            core.blame(pending.device, PeerError(Fault.WRONG_DIGEST, what))
+            core.collector.fetch_failed(pending)
+            return
+        try:
+            self._dispatch(pending, event.data)
+        except PeerError as error:
+            self.refuse(pending.digest)
+            core.blame(pending.about or pending.device, error)
+            core.collector.fetch_failed(pending)
+
+    def refuse(self, name: bytes) -> None:
+        """Not to be fetched again. Bounded: what falls out is merely refused once more."""
+        self._bad.add(name)
+        while len(self._bad) > self._core.limits.devices:
+            self._bad.pop()
+
+    def is_bad(self, name: bytes) -> bool:
+        return name in self._bad
+
+    def _dispatch(self, pending: Pending, data: bytes) -> None:
+        core = self._core
+        match pending.purpose:
+            case Purpose.MEMBER:
+                self._member(pending, data)
+            case Purpose.UPDATE:
+                core.collector.update(pending, data)
+            case Purpose.POLICY:
+                self._policy(pending, data)
+            case Purpose.REVOCATIONS:
+                for revocation in core.roster.unite(data):
+                    core.upkeep.revoked(revocation)
+            case Purpose.EVIDENCE:
+                self._evidence(data)
+            case Purpose.PEERS:
+                core.addresses.peers(pending, data)
+            case Purpose.RECEIPT:
+                self._receipt(pending, data)
+            case Purpose.WALK:
+                self._walked(data)
+            case Purpose.BUNDLE:
+                core.steering.arrived(data)
+            case _:
+                raise PeerError(Fault.MALFORMED, f"no object answers a {pending.purpose.value}")
+
+    def _member(self, pending: Pending, data: bytes) -> None:
+        core = self._core
+        known = core.roster.admit(data)
+        core.shelf.put(known.digest, data)
+        core.publisher.store(data)
+        core.publisher.touch("members")
+        if pending.parked is not None:
+            core.intake.check_head(
+                pending, pending.parked, known.digest, pending.update, pending.tls_key
+            )
+        elif pending.device is None and pending.tls_key is not None:
+            core.intake.meet(pending.address, known, pending.tls_key)
+
+    def _policy(self, pending: Pending, data: bytes) -> None:
+        core = self._core
+        missing = core.steering.receive(data)
+        if missing is not None and not self.is_bad(missing):
+            wanted = Pending(Purpose.POLICY, pending.address, pending.device, digest=missing)
+            core.emit(*core.pulls.object(wanted, bytes_max(Kind.POLICY, core.limits)))
+
+    def _walked(self, data: bytes) -> None:
+        """A head below somebody's newest, by digest: only its place in the chain counts."""
+        core = self._core
+        envelope = open_envelope(data, "head", core.limits.head_bytes)
+        known = core.roster.by_key(envelope.key_id)
+        if known is None or core.is_barred(known.member.device):
+            return
+        check_signature(envelope)
+        head = decode(envelope.payload, Head, core.limits.head_bytes)
+        if head.device != known.member.device or head.fleet != core.fleet:
+            raise PeerError(Fault.WRONG_DEVICE, "the head names another device than its key's")
+        if head.device == core.device:
+            core.restorer.own_head_elsewhere(SeenHead(head, digest(data), data))
+            return
+        core.intake.observe(SeenHead(head, digest(data), data), known)
+
+    def _receipt(self, pending: Pending, data: bytes) -> None:
+        core = self._core
+        envelope = open_envelope(data, "receipt", core.limits.entry_bytes)
+        known = core.roster.by_key(envelope.key_id)
+        if known is None or known.member.device != pending.device:
+            raise PeerError(Fault.WRONG_DEVICE, "a receipt of another device")
+        check_signature(envelope)
+        receipt = decode(envelope.payload, Receipt, core.limits.entry_bytes)
+        if receipt.device != pending.device or receipt.fleet != core.fleet:
+            raise PeerError(Fault.WRONG_DEVICE, "the receipt names another device")
+        core.upkeep.receipt(pending, receipt)
+
+    # --- evidence --------------------------------------------------------------------------
+
+    def _evidence(self, data: bytes) -> None:
+        core = self._core
+        for item in unpack_list(data, core.limits.list_bytes):
+            evidence, accused = verify_evidence(item, core.roster.verify_chain, core.limits)
+            if (accused, evidence.kind.value) not in core.evidence:
+                self.condemn(evidence, accused, item)
+
+    def restore_evidence(self, data: bytes) -> None:
+        """At start: proofs are verified again, the disk is not believed."""
+        self._evidence(data)
+
+    def condemn(self, evidence: Evidence, accused: bytes, packed: bytes) -> None:
+        """Proven: quarantined for good, here and at everybody who pulls our evidence list."""
+        core = self._core
+        core.evidence[accused, evidence.kind.value] = packed
+        core.publisher.touch("evidence", "reputation")
+        core.publisher.want_head()
+        if accused == core.device:
+            core.restraint.conflict = (
+                "two different heads are signed with this device's key: enrol it again"
+            )
+            core.notice(Topic.EVIDENCE, core.restraint.conflict, accused, True)
+            return
+        reason = f"equivocated ({evidence.kind.value}): two signed heads prove it"
+        core.reputation.condemn(accused, reason)
+        core.refused[accused] = Fault.EQUIVOCATION
+        core.notice(Topic.EVIDENCE, f"{short_name(accused)} {reason}", accused, True)
+        core.expel(accused)
