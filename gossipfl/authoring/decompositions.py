@@ -30,7 +30,13 @@ def table() -> dict[Any, Callable[..., Any]]:
     merged[aten.max_pool2d_with_indices.default] = max_pool2d_with_indices
     merged[aten.max_pool2d_with_indices_backward.default] = max_pool2d_backward
     merged[aten.avg_pool2d_backward.default] = avg_pool2d_backward
+    merged[aten.empty_permuted.default] = empty_permuted
     return merged
+
+
+def empty_permuted(size: Sequence[int], order: Sequence[int], **options: Any) -> Tensor:
+    """Memory that is about to be overwritten: zeros are one of the values it may hold."""
+    return torch.zeros(size, dtype=options.get("dtype") or torch.float32)
 
 
 def convolution_backward(
@@ -102,7 +108,8 @@ def _weight_gradient(
     )
     for axis in range(2, weight.dim()):  # a stride that does not divide leaves extra taps
         result = result.narrow(axis, 0, weight.shape[axis])
-    return result.transpose(0, 1)
+    gradient: Tensor = result.transpose(0, 1)
+    return gradient
 
 
 def _grouped_weight_gradient(
@@ -284,7 +291,8 @@ def _taps(sizes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _strided(x: Tensor, axis: int, start: int, count: int, step: int) -> Tensor:
     """`count` elements along `axis` from `start`, every `step`-th."""
-    return aten.slice(x, axis, start, start + (count - 1) * step + 1, step)
+    part: Tensor = aten.slice(x, axis, start, start + (count - 1) * step + 1, step)
+    return part
 
 
 def _spread(x: Tensor, stride: tuple[int, int]) -> Tensor:

@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnx import helper
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gossipfl.authoring import decompositions
 from gossipfl.authoring.decompositions import Unsupported
@@ -57,19 +58,24 @@ def export(
                 opset_version=OPSET,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise Unsupported(f"torch cannot write it as ONNX: {_first_line(error)}") from error
-    model = program.model_proto
+        raise Unsupported(f"torch cannot write it as ONNX: {reason(error)}") from error
+    if program is None:
+        raise Unsupported("torch wrote no ONNX")
+    model: onnx.ModelProto = program.model_proto
     _keep_unused_inputs(model, args, inputs)
     return tidy(model)
 
 
 def _trace(function: Callable[..., Any], args: Sequence[Any]) -> torch.fx.GraphModule:
     try:
-        traced = make_fx(
-            function, decomposition_table=decompositions.table(), tracing_mode="real"
-        )(*args)
-    except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise Unsupported(f"torch cannot trace its gradient: {_first_line(error)}") from error
+        # So that an LSTM is a loop and attention is matmuls and softmax, not one opaque call each.
+        plain = (torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH))
+        with _quiet(), plain[0], plain[1]:
+            traced = make_fx(
+                function, decomposition_table=decompositions.table(), tracing_mode="real"
+            )(*args)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        raise Unsupported(f"torch cannot trace it: {reason(error)}") from error
     for node in traced.graph.nodes:
         if node.op != "call_function":
             continue
@@ -82,7 +88,10 @@ def _trace(function: Callable[..., Any], args: Sequence[Any]) -> torch.fx.GraphM
     return traced
 
 
-def _first_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """The first line of the innermost cause: what an author can act on."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
@@ -110,8 +119,7 @@ def _keep_unused_inputs(model: onnx.ModelProto, args: Sequence[Any], names: list
     """All declared inputs, in order, even one that the result does not depend on."""
     known = {value.name: value for value in model.graph.input}
     values = [
-        known.get(name)
-        or helper.make_tensor_value_info(name, _ELEMENT[arg.dtype], list(arg.shape))
+        known.get(name) or helper.make_tensor_value_info(name, _ELEMENT[arg.dtype], list(arg.shape))
         for name, arg in zip(names, args, strict=True)
     ]
     del model.graph.input[:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import math
@@ -17,7 +18,7 @@ import torch
 import gossipfl
 from gossipfl.authoring import scan, selfcheck
 from gossipfl.authoring.decompositions import Unsupported
-from gossipfl.authoring.export import export
+from gossipfl.authoring.export import export, reason
 from gossipfl.authoring.functions import FlatModel, Functions, functions
 from gossipfl.bundle import archive
 from gossipfl.bundle.archive import Bundle
@@ -107,8 +108,14 @@ def build(module: torch.nn.Module, job: Job) -> Built:
         model, job.batch, job.input, job.target, job.classes, job.vocabulary
     )
     _check_output(model, job, feeds[0])
-    selfcheck.add_clip(model, job.task, feeds)
-    graphs = _graphs(model, job, feeds[0])
+    try:
+        selfcheck.add_clip(model, job.task, feeds)
+        graphs = _graphs(model, job, feeds[0])
+    except Unsupported as error:
+        raise UserError("GF402", str(error)) from error
+    except (RuntimeError, ValueError) as error:
+        why = f"it does not work on a single example: {reason(error)}"
+        raise UserError("GF402", why) from error
     errors = selfcheck.check(model, job.task, graphs, feeds)
     files = {**graphs, PARAMETERS: to_bytes(model.pack().numpy())}
     manifest = _manifest(model, job, files)
@@ -140,7 +147,7 @@ def _refuse_layers(module: torch.nn.Module) -> None:
                 "beside the parameters",
                 "use GroupNorm or LayerNorm",
             )
-        if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p > 0:
             raise UserError(
                 "GF402",
                 f"layer {name!r} is {kind}: it is random, and a bundle's graph is a function of "
@@ -153,6 +160,9 @@ def _refuse_layers(module: torch.nn.Module) -> None:
         if not parameter.requires_grad:
             raise UserError("GF402", f"parameter {name!r} is frozen: make it a buffer")
     module.train()  # so that a functional dropout(training=self.training) shows itself
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
+            layer.eval()  # p = 0 here: nothing but a name
 
 
 def _check_output(model: FlatModel, job: Job, feed: selfcheck.Feed) -> None:
@@ -161,9 +171,9 @@ def _check_output(model: FlatModel, job: Job, feed: selfcheck.Feed) -> None:
         with torch.no_grad():
             output = model.call(feed["params"], feed["x"])
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        first = str(error).strip().splitlines()[0][:300]
         shape = list(feed["x"].shape)
-        raise UserError("GF402", f"the model does not take an input of {shape}: {first}") from error
+        why = f"the model does not take an input of {shape}: {reason(error)}"
+        raise UserError("GF402", why) from error
     tail = () if job.task is Task.REGRESSION else (job.classes,)
     wanted = (job.batch, *job.target_shape, *tail)
     found = tuple(getattr(output, "shape", ()))
@@ -174,24 +184,23 @@ def _check_output(model: FlatModel, job: Job, feed: selfcheck.Feed) -> None:
 def _graphs(model: FlatModel, job: Job, feed: selfcheck.Feed) -> dict[str, bytes]:
     parts = functions(model, job.task)
     args = [feed[name] for name in ("params", "x", "y", "w", "clip")]
-    try:
-        made = {
-            GRADIENT: export(parts.gradient, args[:4], ["params", "x", "y", "w"], ["grads", "loss"]),
-            DP_GRADIENT: _dp_graph(model, parts, job, args),
-            EVALUATE: export(
-                parts.evaluate, args[:4], ["params", "x", "y", "w"], ["loss_sum", "correct"]
-            ),
-            PREDICT: export(parts.predict, args[:2], ["params", "x"], ["logits"]),
-        }
-    except Unsupported as error:
-        raise UserError("GF402", str(error)) from error
+    made = {
+        GRADIENT: export(parts.gradient, args[:4], ["params", "x", "y", "w"], ["grads", "loss"]),
+        DP_GRADIENT: _dp_graph(model, parts, job, args),
+        EVALUATE: export(
+            parts.evaluate, args[:4], ["params", "x", "y", "w"], ["loss_sum", "correct"]
+        ),
+        PREDICT: export(parts.predict, args[:2], ["params", "x"], ["logits"]),
+    }
     return {name: graph.SerializeToString(deterministic=True) for name, graph in made.items()}
 
 
 def _dp_graph(model: FlatModel, parts: Functions, job: Job, args: list[torch.Tensor]) -> Any:
+    """All examples at once where that fits in memory and vmap knows the layers, else a Scan."""
     if 4 * job.batch * model.count <= job.vmap_bytes_max:
         names = ["params", "x", "y", "w", "clip"]
-        return export(parts.per_example, args, names, ["grad_sum", "loss"])
+        with contextlib.suppress(Unsupported):
+            return export(parts.per_example, args, names, ["grad_sum", "loss"])
     one = [args[0], args[1][0], args[2][0]]
     single = export(parts.single, one, ["params", "x", "y"], ["grads", "loss"])
     return scan.clipped_sum(single, job.batch)

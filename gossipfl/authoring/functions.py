@@ -42,7 +42,8 @@ class FlatModel:
             name: piece.reshape(shape)
             for (name, shape), piece in zip(self.named, pieces, strict=True)
         }
-        return functional_call(self.module, named, (x,))
+        output: Tensor = functional_call(self.module, named, (x,))
+        return output
 
 
 def example_losses(task: Task, output: Tensor, y: Tensor) -> Tensor:

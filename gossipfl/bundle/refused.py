@@ -35,8 +35,8 @@ class Reason(StrEnum):
 
 
 # A refusal of the same bytes would come out the same: worth remembering. The others may be chance
-# (a busy machine, memory pressure) and are tried again.
-LASTING = frozenset(Reason) - {Reason.CRASHED, Reason.TIMEOUT, Reason.BUDGET}
+# (a busy machine) or a limit that its owner raises, and are tried again.
+LASTING = frozenset(Reason) - {Reason.CRASHED, Reason.TIMEOUT, Reason.BUDGET, Reason.RUNTIME}
 
 
 class BundleRefused(UserError):

@@ -1,0 +1,120 @@
+"""The dry run: load every graph, run it on the self-test batch, compare, measure.
+
+Beside the author's own figures the graphs are compared with each other: the clipped sum with a
+clip that never cuts is the plain gradient, with a small clip it is as short as it promises, the
+evaluation's loss is the gradient's loss. A bundle whose dp_grad.onnx does not clip is refused here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from device_agent.runtime import Session, session
+from gossipfl.bundle.archive import Bundle
+from gossipfl.bundle.interface import ports
+from gossipfl.bundle.manifest import DP_GRADIENT, EVALUATE, GRADIENT, GRAPHS, PREDICT
+from gossipfl.bundle.refused import BundleRefused, Reason
+from gossipfl.bundle.selftest import selftest_batch
+
+STEPS = 5  # timed; the median is told
+TRIAL_CLIP = 1e-3  # far below a gradient's usual norm, so that it cuts
+Feed = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the dry run saw: the median time of one gradient step."""
+
+    step_ms: float
+
+
+def run(bundle: Bundle, sessions: Callable[[bytes], Session] = session) -> Trial:
+    """Loads and runs all graphs. Raises BundleRefused on any difference."""
+    batch = selftest_batch(bundle.manifest)
+    feed: Feed = {"params": bundle.initial, "x": batch.x, "y": batch.y, "w": batch.w}
+    loaded = {name: _load(name, bundle.files[name], sessions) for name in GRAPHS}
+    grads, loss = _run(loaded, GRADIENT, bundle, feed)
+    _compare_with_author(bundle, grads, float(loss))
+    _compare_parts(bundle, loaded, feed, grads, float(loss))
+    times = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        _run(loaded, GRADIENT, bundle, feed)
+        times.append((time.perf_counter() - start) * 1e3)
+    return Trial(step_ms=sorted(times)[STEPS // 2])
+
+
+def _load(name: str, graph: bytes, sessions: Callable[[bytes], Session]) -> Session:
+    try:
+        return sessions(graph)
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise BundleRefused(Reason.RUNTIME, f"{name}: {_first_line(error)}") from error
+
+
+def _run(loaded: Mapping[str, Session], name: str, bundle: Bundle, feed: Feed) -> list[Any]:
+    inputs, outputs = ports(name, bundle.manifest)
+    try:
+        found: list[Any] = loaded[name].run(None, {port.name: feed[port.name] for port in inputs})
+    except Exception as error:  # as above
+        raise BundleRefused(Reason.RUNTIME, f"{name}: {_first_line(error)}") from error
+    for port, value in zip(outputs, found, strict=True):
+        if np.shape(value) != port.shape or value.dtype != np.float32:
+            raise BundleRefused(Reason.INTERFACE, f"{name} gives {port.name} {np.shape(value)}")
+        if not np.isfinite(value).all():
+            raise BundleRefused(Reason.SELFTEST, f"{name} gives {port.name} that is not finite")
+    return found
+
+
+def _compare_with_author(bundle: Bundle, grads: Any, loss: float) -> None:
+    expected = bundle.manifest.selftest
+    norm = _norm(grads)
+    for what, found, wanted in (
+        ("gradient norm", norm, expected.gradient_norm),
+        ("loss", loss, expected.loss),
+    ):
+        if not _near(found, wanted, expected.tolerance):
+            raise BundleRefused(Reason.SELFTEST, f"{what} {found:.6g}, declared {wanted:.6g}")
+
+
+def _compare_parts(
+    bundle: Bundle, loaded: Mapping[str, Session], feed: Feed, grads: Any, loss: float
+) -> None:
+    tolerance = bundle.manifest.selftest.tolerance
+    weight = max(float(feed["w"].sum()), 1.0)
+    loss_sum, correct = _run(loaded, EVALUATE, bundle, feed)
+    if not _near(float(loss_sum) / weight, loss, tolerance):
+        raise BundleRefused(Reason.SELFTEST, f"{EVALUATE} and {GRADIENT} give different losses")
+    if not 0.0 <= float(correct) <= weight:
+        raise BundleRefused(Reason.SELFTEST, f"{EVALUATE} counts {float(correct)} of {weight}")
+    _run(loaded, PREDICT, bundle, feed)
+    whole = {**feed, "clip": np.array(1e9, np.float32)}
+    total, dp_loss = _run(loaded, DP_GRADIENT, bundle, whole)
+    if _norm(total / weight - grads) > tolerance * max(_norm(grads), 1.0):
+        raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} sums other gradients")
+    if not _near(float(dp_loss), loss, tolerance):
+        raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} and {GRADIENT} give different losses")
+    total, _ = _run(loaded, DP_GRADIENT, bundle, {**feed, "clip": np.array(TRIAL_CLIP, np.float32)})
+    if _norm(total) > weight * TRIAL_CLIP * (1.0 + tolerance):
+        raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} does not clip each example")
+    silent = {**feed, "w": np.zeros_like(feed["w"]), "clip": np.array(1.0, np.float32)}
+    for name in (GRADIENT, DP_GRADIENT):
+        if np.any(_run(loaded, name, bundle, silent)[0]):
+            raise BundleRefused(Reason.SELFTEST, f"{name} learns from examples of weight zero")
+
+
+def _near(found: float, wanted: float, tolerance: float) -> bool:
+    return abs(found - wanted) <= tolerance * max(abs(wanted), 1.0)
+
+
+def _norm(vector: Any) -> float:
+    return math.sqrt(float(np.dot(vector.astype(np.float64), vector.astype(np.float64))))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
