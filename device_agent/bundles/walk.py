@@ -197,7 +197,8 @@ def _check_scan(node: onnx.NodeProto, inputs: set[str]) -> None:
 def _body(node: onnx.NodeProto) -> onnx.GraphProto:
     for attribute in node.attribute:
         if attribute.name == "body" and attribute.type == AttributeProto.GRAPH:
-            return attribute.g
+            body: onnx.GraphProto = attribute.g
+            return body
     raise BundleRefused(Reason.CONSTRUCT, "a Scan without a body")
 
 
