@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from cryptography import x509
 
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
+from gossipfl.events import Address
 from gossipfl.fleet import files, pki
+from gossipfl.fleet.invitation import PORT, parse_address
 from gossipfl.fleet.issuing import Issuer
 from gossipfl.identity import Signer, device_name
 from gossipfl.membership import Roster
@@ -96,6 +99,18 @@ class IssuerFolder:
             raise UserError("GF211", f"{self.path}: key, certificate and member do not fit")
         discovery = _discovery_key(self.path)
         return Issuer(seed, certificate, root, official.member, official.member_object, discovery)
+
+    def remember_address(self, address: Address) -> None:
+        """Where the service listens, for the invitations that are made next."""
+        files.write_file(self.path / "address", f"{address}\n".encode())
+
+    def advertised(self) -> Address:
+        """Where joiners may find the service: as it last listened, with an address of this host."""
+        path = self.path / "address"
+        known = parse_address(files.read_file(path).decode().strip()) if path.exists() else None
+        if known is not None and known.host not in ("0.0.0.0", "::"):
+            return known
+        return Address(own_address(), known.port if known else PORT)
 
     def official(self) -> Official:
         """The issuer as a signer of policies and revocations."""
@@ -225,6 +240,16 @@ def new_operator(issuer: Issuer, path: Path, now: int) -> OperatorFolder:
         files.write_file(staged / MEMBER_FILE, member)
         write_fleet_file(staged, FleetFile(issuer.root_key.hex()))
     return OperatorFolder(path)
+
+
+def own_address() -> str:
+    """The address that this machine would use to reach others. Sends nothing (UDP)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: an address that belongs to nobody
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def require_name(name: str) -> str:

@@ -1,0 +1,166 @@
+"""`gossipfl policy issue|show`: the signed settings of a fleet."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gossipfl.cli.output import Result
+from gossipfl.errors import UserError
+
+if TYPE_CHECKING:
+    from gossipfl.fleet.documents import OpenPolicy
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("policy", help="the signed settings of the fleet: show, issue")
+    verbs = parser.add_subparsers(dest="policy_verb", metavar="VERB")
+
+    issue = verbs.add_parser("issue", help="sign a policy: which job, how many devices, which rule")
+    issue.add_argument(
+        "--operator",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="who signs: the folder of an operator (or of an issuer, to open a new term)",
+    )
+    issue.add_argument("--bundle", type=Path, required=True, metavar="X.gfl", help="the job")
+    issue.add_argument("--n", type=int, required=True, metavar="N", help="devices in the fleet")
+    issue.add_argument(
+        "--attackers", type=int, required=True, metavar="N", help="of them assumed to be hostile"
+    )
+    issue.add_argument("--prev", type=Path, metavar="FILE", help="the policy that this one follows")
+    issue.add_argument("--rule", metavar="NAME", help="default nna")
+    issue.add_argument("--sample", type=int, metavar="N", help="peers per round; default: exact")
+    issue.add_argument("--run", type=int, metavar="N", help="a new number starts learning anew")
+    issue.add_argument("--term", type=int, metavar="N", help="only an issuer opens a new one")
+    issue.add_argument("--epochs", type=int, metavar="N", help="per round; default: the bundle's")
+    issue.add_argument("--learning-rate", type=float, metavar="X", help="default: the bundle's")
+    issue.add_argument("--momentum", type=float, metavar="X", help="default: the bundle's")
+    issue.add_argument("--rounds", type=int, metavar="N", help="stop after so many; default: never")
+    issue.add_argument("-o", "--output", type=Path, metavar="FILE", help="default policy.gfp")
+    add_socket(issue)
+    issue.set_defaults(handler=policy_issue)
+
+    show = verbs.add_parser("show", help="what a policy file says and who signed it")
+    show.add_argument("file", type=Path, metavar="FILE")
+    show.set_defaults(handler=policy_show)
+
+
+def add_socket(parser: Any) -> None:
+    parser.add_argument(
+        "--to", type=Path, metavar="SOCKET", help="hand it to a running agent, as DIR/agent.sock"
+    )
+
+
+def policy_issue(args: Namespace) -> Result:
+    """A signed policy object in a file, and handed to an agent if one is named."""
+    from gossipfl.bundle.archive import read, read_path
+    from gossipfl.fleet import documents, files
+    from gossipfl.fleet.folders import find_official
+
+    official = find_official(args.operator)
+    if args.bundle.is_dir():
+        raise UserError("GF701", f"{args.bundle} is a folder: a policy names a .gfl file")
+    read_path(args.bundle)  # says what is wrong with it before anything is signed
+    content = args.bundle.read_bytes()
+    job = documents.Job.of(read(content), content)
+    prev = documents.open_policy(files.read_file(args.prev)) if args.prev else None
+    choices = documents.Choices(
+        n=args.n,
+        attackers=args.attackers,
+        rule=args.rule,
+        sample=args.sample,
+        run=args.run,
+        term=args.term,
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        momentum=args.momentum,
+        rounds=args.rounds,
+    )
+    policy = documents.next_policy(job, choices, prev, official.member, int(time.time()))
+    data = documents.policy_object(policy, official)
+    output = args.output or Path("policy.gfp")
+    files.write_file(output, data, files.PUBLIC_MODE)
+    handed = hand_over(args.to, "policy", data)
+    shown = _describe(documents.open_policy(data))
+    signed = job.bundle.signature is not None
+    shown |= {"file": str(output), "bundle_signed": signed, "agent": handed}
+    text = f"{_text(shown)}\nwritten to {output}"
+    if not signed:
+        text += "\nthe bundle is not signed, so devices will refuse it: `gossipfl bundle sign`"
+    return Result(shown, text)
+
+
+def policy_show(args: Namespace) -> Result:
+    """A policy file, verified within the fleet that it names."""
+    from gossipfl.fleet import documents, files
+
+    shown = _describe(documents.open_policy(files.read_file(args.file, 2**17)))
+    return Result(shown, _text(shown))
+
+
+def hand_over(socket: Path | None, verb: str, data: bytes) -> dict[str, Any] | None:
+    """The object to the agent behind `socket`; what it answered, or None without a socket."""
+    if socket is None:
+        return None
+    from base64 import b64encode
+
+    from device_agent.local_api import call
+
+    answer: dict[str, Any] = call(socket, verb, data=b64encode(data).decode())
+    return answer
+
+
+def _describe(opened: OpenPolicy) -> dict[str, Any]:
+    import msgspec
+
+    from gossipfl.identity import device_name
+
+    policy = opened.policy
+    return {
+        "digest": opened.digest.hex(),
+        "fleet": policy.fleet.hex(),
+        "term": policy.term,
+        "version": policy.version,
+        "prev": policy.prev.hex() if policy.prev else None,
+        "run": policy.run,
+        "bundle": policy.bundle.hex(),
+        "bundle_bytes": policy.bundle_bytes,
+        "n": policy.n,
+        "attackers": policy.attackers,
+        "rule": policy.rule,
+        "f": policy.f,
+        "sample": policy.sample,
+        "codec": policy.codec,
+        "training": msgspec.to_builtins(policy.training),
+        "rounds": policy.stop.rounds,
+        "privacy": policy.privacy.mode,
+        "canary": [device_name(device) for device in policy.canary],
+        "issued": policy.issued,
+        "not_before": policy.not_before,
+        "signer": device_name(opened.signer.device),
+        "signer_role": opened.signer.role.value,
+    }
+
+
+def _text(shown: dict[str, Any]) -> str:
+    from gossipfl.fleet.pki import show_time
+
+    training, issued = shown["training"], show_time(shown["issued"])
+    rounds = shown["rounds"] if shown["rounds"] is not None else "without end"
+    return "\n".join(
+        [
+            f"policy {shown['term']}.{shown['version']} {shown['digest'][:16]}, run {shown['run']}",
+            f"  fleet     {shown['fleet'][:16]}",
+            f"  signed    by {shown['signer_role']} {shown['signer']}, {issued}",
+            f"  bundle    {shown['bundle'][:16]} ({shown['bundle_bytes']} bytes)",
+            f"  devices   {shown['n']}, of which {shown['attackers']} assumed hostile",
+            f"  rule      {shown['rule']}, sample {shown['sample'] or 'by the exact bound'}",
+            f"  training  {training['epochs']} epochs, learning rate {training['learning_rate']}, "
+            f"momentum {training['momentum']}",
+            f"  rounds    {rounds}",
+        ]
+    )

@@ -1,0 +1,201 @@
+"""Policies and revocations as objects: made by officials, opened by whoever wants to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from gossipfl.aggregation import RuleError, rule
+from gossipfl.bundle.archive import Bundle
+from gossipfl.bundle.manifest import Optimizer
+from gossipfl.config import Limits
+from gossipfl.errors import PeerError, UserError
+from gossipfl.fleet.folders import Official
+from gossipfl.membership import Roster
+from gossipfl.messages import Member, Policy, Revocation, Role, Stop, Training
+from gossipfl.objects import (
+    Vouched,
+    digest,
+    fleet_of,
+    pack_vouched,
+    unpack_member,
+    unpack_vouched,
+)
+from gossipfl.policies import Policies
+from gossipfl.wire import encode, open_envelope, seal
+
+FIRST_RUN = 1
+REASON_MAX = 512  # messages.Text
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The bundle that a policy names."""
+
+    bundle: Bundle
+    file_digest: bytes
+    file_bytes: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, data: bytes) -> Job:
+        """`data` are the bytes of the .gfl file, from which `bundle` was read."""
+        return cls(bundle, digest(data), len(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the operator said. None: as the policy before, else as the bundle or the default."""
+
+    n: int
+    attackers: int
+    rule: str | None = None
+    sample: int | None = None
+    run: int | None = None
+    term: int | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPolicy:
+    """A policy object whose signature and signer hold within the fleet that it names."""
+
+    policy: Policy
+    signer: Member
+    digest: bytes
+
+
+def next_policy(
+    job: Job, choices: Choices, prev: OpenPolicy | None, signer: Member, now: int
+) -> Policy:
+    """The policy that follows `prev` (or the first). Raises UserError GF701."""
+    before = prev.policy if prev else None
+    if before is not None and before.fleet != signer.fleet:
+        raise UserError("GF701", "the policy before belongs to another fleet")
+    same_job = before is not None and before.bundle == job.bundle.id
+    policy = Policy(
+        fleet=signer.fleet,
+        term=_term(choices.term, before, signer),
+        version=before.version + 1 if before else 1,
+        run=_run(choices.run, before, same_job),
+        bundle=job.bundle.id,
+        bundle_object=job.file_digest,
+        bundle_bytes=job.file_bytes,
+        n=choices.n,
+        attackers=choices.attackers,
+        issued=now,
+        prev=prev.digest if prev else None,
+        rule=choices.rule or (before.rule if before else "nna"),
+        sample=choices.sample,
+        training=_training(choices, before if same_job else None, job.bundle.manifest.optimizer),
+        stop=Stop(choices.rounds),
+    )
+    _require_sense(policy)
+    return policy
+
+
+def policy_object(policy: Policy, official: Official) -> bytes:
+    """The object that devices accept: the signed policy and its signer's member object."""
+    return pack_vouched(
+        Vouched(seal("policy", encode(policy), official.signer), official.member_object)
+    )
+
+
+def revocation_object(device: bytes, reason: str, issuer: Official, now: int) -> bytes:
+    """Signed by an issuer; once a peer has it, it spreads by itself. Raises UserError GF100."""
+    if issuer.member.role is not Role.ISSUER:
+        raise UserError("GF100", "only an issuer revokes; name its folder with --fleet")
+    if not 1 <= len(reason) <= REASON_MAX or not reason.isprintable():
+        raise UserError("GF100", f"a reason has 1 to {REASON_MAX} printable characters")
+    revocation = Revocation(issuer.member.fleet, device, reason, now)
+    envelope = seal("revocation", encode(revocation), issuer.signer)
+    return pack_vouched(Vouched(envelope, issuer.member_object))
+
+
+def open_policy(data: bytes) -> OpenPolicy:
+    """A policy object, verified with nothing but itself: its fleet id is the hash of the root key
+    that its signer's member object leads to. Raises UserError GF702.
+    """
+    try:
+        root = _root_of(data)
+        roster = Roster(root, Limits())
+        policies = Policies(fleet_of(root), Limits(), roster.verify_chain, lambda device: False)
+        accepted = policies.verify(data)
+        signer = roster.verify_chain(unpack_vouched(data, Limits()).member)
+    except PeerError as error:
+        raise UserError("GF702", str(error)) from error
+    return OpenPolicy(accepted.policy, signer, accepted.digest)
+
+
+def open_revocation(data: bytes) -> Revocation:
+    """As `open_policy`."""
+    try:
+        found = Roster(_root_of(data), Limits()).revoke(data)
+    except PeerError as error:
+        raise UserError("GF702", str(error)) from error
+    if found is None:
+        raise ValueError("a new roster knew a revocation already")
+    return found
+
+
+def _root_of(data: bytes) -> bytes:
+    """The key that signed the top of the chain: the root, if the rest holds."""
+    limits = Limits()
+    member = unpack_member(unpack_vouched(data, limits).member, limits)
+    top = open_envelope(member.issuer or member.envelope, "member", limits.member_bytes)
+    return top.key_id
+
+
+def _term(wanted: int | None, before: Policy | None, signer: Member) -> int:
+    """Only an issuer opens a new term: then its policy outranks all of a stolen operator key."""
+    current = before.term if before else 0
+    term = current if wanted is None else wanted
+    if term < current:
+        raise UserError("GF701", f"term {term} is behind the policy before, which has {current}")
+    if term > current and signer.role is not Role.ISSUER:
+        raise UserError(
+            "GF701", "only an issuer opens a new term", "sign with --operator ISSUER-FOLDER"
+        )
+    return term
+
+
+def _run(wanted: int | None, before: Policy | None, same_job: bool) -> int:
+    """A new job is a new run, so that a rollback never revives old updates."""
+    if wanted is not None:
+        return wanted
+    if before is None:
+        return FIRST_RUN
+    return before.run if same_job else before.run + 1
+
+
+def _training(choices: Choices, before: Policy | None, optimizer: Optimizer) -> Training:
+    base = (
+        before.training
+        if before
+        else Training(optimizer.epochs, optimizer.learning_rate, optimizer.momentum)
+    )
+    changes = {
+        "epochs": choices.epochs,
+        "learning_rate": choices.learning_rate,
+        "momentum": choices.momentum,
+    }
+    return msgspec.structs.replace(base, **{k: v for k, v in changes.items() if v is not None})
+
+
+def _require_sense(policy: Policy) -> None:
+    """What devices would refuse, or what no rule can stand. Raises UserError GF701."""
+    try:
+        msgspec.convert(msgspec.to_builtins(policy, builtin_types=(bytes,)), Policy, strict=True)
+        rule(policy.rule)
+    except (msgspec.ValidationError, RuleError) as error:
+        raise UserError("GF701", str(error)) from error
+    if policy.sample is not None and not 1 <= policy.sample < policy.n:
+        raise UserError("GF701", f"a sample is 1 to {policy.n - 1} of {policy.n} devices")
+    if 2 * policy.attackers >= policy.n:
+        raise UserError(
+            "GF701",
+            f"{policy.attackers} attackers among {policy.n} devices: no rule stands a majority",
+        )
