@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
+import re
 from collections.abc import Iterator
 
 from gossipfl.cli.main import VERBS, Parser
+from gossipfl.config import Limits
 from gossipfl.errors import ERRORS, Exit
 
 _MADE = "<!-- Made by script/docs from the code. Change it there. -->\n"
+# A field of `Limits` with the comment behind it, which may go on in the next line.
+_FIELD = re.compile(
+    r"^    (?P<name>\w+): (?:int|float) = [^#\n]+(?P<why>#[^\n]*(?:\n +#[^\n]*)*)", re.MULTILINE
+)
 _AREAS = {
     "GF0": "ourselves",
     "GF1": "usage and config",
@@ -117,6 +124,58 @@ def _arguments(parser: argparse.ArgumentParser) -> list[str]:
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
         rows.append(f"| `{names}{value}` | {_cell(text)} |")
     return ["| argument | |", "|---|---|", *rows, ""] if rows else []
+
+
+def config_page() -> str:
+    """docs/reference/config.md"""
+    from device_agent.settings import ROWS
+
+    lines = [
+        _MADE,
+        "# Settings\n",
+        "One TOML file per device; `gossipfl init` writes it with every key and its comment. "
+        "Order: defaults, then files in the order given, then `GOSSIPFL_SECTION__KEY` of the "
+        "environment, then flags. An unknown key is an error that names the file, the line and "
+        "the nearest known name. What the *fleet* learns, and how, is in the signed policy, not "
+        "here.\n",
+    ]
+    section = ""
+    for row in ROWS:
+        if row.section != section:
+            section = row.section
+            lines += [f"\n## [{section}]\n", "| key | default | meaning | the default is from |"]
+            lines.append("|---|---|---|---|")
+        cells = (f"`{row.key}`", _default(row.default), _cell(row.doc.help), _cell(row.doc.origin))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "\n## Bounds of the protocol\n",
+        "Every queue, cache, message and wait has one. They are constants of this version "
+        "(`gossipfl/config.py`), not settings; each says where it comes from.\n",
+        "| name | value | where from |",
+        "|---|---|---|",
+        *(f"| `{name}` | {value:,} | {_cell(why)} |" for name, value, why in _bounds()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: object) -> str:
+    """As one would write it in the file."""
+    match value:
+        case None | () | "":
+            return ""
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ", ".join(str(part) for part in value)
+    return str(value)
+
+
+def _bounds() -> Iterator[tuple[str, float, str]]:
+    """(name, value, the comment beside it) of each field of `Limits`."""
+    text = inspect.getsource(Limits)
+    for match in _FIELD.finditer(text):
+        why = " ".join(part.strip() for part in match["why"].split("# ") if part.strip())
+        yield match["name"], getattr(Limits(), match["name"]), why
 
 
 def _cell(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from pathlib import Path
@@ -9,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from gossipfl.cli import main, reference
+from gossipfl.config import Limits
 from gossipfl.errors import ERRORS
 
 
 @pytest.mark.parametrize(
     ("name", "page"),
-    [("errors.md", reference.errors_page), ("cli.md", reference.cli_page)],
+    [
+        ("errors.md", reference.errors_page),
+        ("cli.md", reference.cli_page),
+        ("config.md", reference.config_page),
+    ],
 )
 def test_reference_pages_are_up_to_date(root: Path, name: str, page: object) -> None:
     assert callable(page)
@@ -26,6 +32,13 @@ def test_every_verb_of_the_table_is_registered_by_its_module() -> None:
         subparsers = main.Parser(prog="gossipfl").add_subparsers(dest="verb")
         importlib.import_module(f"gossipfl.cli.{module}").add_parser(subparsers)
         assert verb in subparsers.choices, f"{module} does not register {verb}"
+
+
+def test_every_bound_says_where_it_comes_from() -> None:
+    told = {name: why for name, _, why in reference._bounds()}
+    fields = {field.name for field in dataclasses.fields(Limits)}
+    assert fields == set(told), "a bound without a comment"
+    assert all(told.values())
 
 
 def test_codes_that_code_raises_are_in_the_registry(root: Path) -> None:
