@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gossipfl.aggregation import RuleError, rule
 from gossipfl.aggregation.guard import require_mergeable
 from gossipfl.aggregation.sampling import assumed_faulty, sample_size
 from gossipfl.codecs import decode_update, update_bytes
@@ -47,6 +48,18 @@ class Collector:
                 self._ask(core.book.peers[device], purpose)
         if purpose is Purpose.COLLECT:
             core.upkeep.new_round()
+
+    def would_suffice(self, live: int) -> bool:
+        """Would a merge be possible if all these peers answered?"""
+        policy = self._core.job.policy
+        if policy is None or live == 0:
+            return False
+        self._plan(live)
+        try:
+            rule(policy.rule).check(self.sample, self.f)
+        except RuleError:
+            return False
+        return True
 
     def _plan(self, live: int) -> None:
         """s and f from the exact bound: all assumed attackers are taken to be among the live."""

@@ -66,13 +66,13 @@ class Cycle:
         if self._join_until == math.inf:
             self._join_until = core.now + core.pace.join_wait_s
         peers = core.collector.eligible()
+        if core.now < self._join_until and not core.collector.would_suffice(len(peers)):
+            core.rounds.next_at = core.now + core.pace.join_wait_s / 20
+            return False
         if peers and core.now < self._join_until:
             core.rounds.begin(Step.BEGIN_JOIN, core.now, 0.0)
             core.rounds.number -= 1  # looking for a start is not a round
             core.collector.collect(peers, Purpose.JOIN)
-            return False
-        if not peers and core.now < self._join_until:
-            core.rounds.next_at = core.now + core.pace.join_wait_s / 20
             return False
         self.start_from_initial()
         return True

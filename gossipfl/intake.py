@@ -43,7 +43,9 @@ class Intake:
                 core.blame(bound, PeerError(event.fault, event.detail))
         if pending.purpose is Purpose.WALK and event.absent and device is not None:
             core.parcels.refuse(pending.digest or b"")
-            core.blame(pending.about, PeerError(Fault.WITHHELD_CHAIN, "a head below its newest"))
+            if pending.about is not None:
+                withheld = PeerError(Fault.WITHHELD_CHAIN, "a head below its newest one")
+                core.blame(pending.about, withheld)
         core.collector.fetch_failed(pending)
         core.restorer.fetch_failed(pending, event)
 
@@ -200,6 +202,8 @@ class Intake:
             return
         if self.observe(seen, known):
             return
+        # Whoever reads our receipts may ask us for the heads that we merged.
+        core.shelf.put(seen.digest, seen.envelope)
         if peer.head_digest != seen.digest:
             if _update_digest(peer.head) != _update_digest(head):
                 peer.update_seen_at = core.now

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+SMALL_BYTES = 4096
+SMALL_MAX = 4096
+"""Heads, receipts and members do not compete with updates for room: 4,096 of at most 4 KiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -33,6 +37,7 @@ class Shelf:
         self._own: Served | None = None
         self._heads: OrderedDict[bytes, Served] = OrderedDict()
         self._objects: OrderedDict[bytes, bytes] = OrderedDict()
+        self._small: OrderedDict[bytes, bytes] = OrderedDict()
         self._pinned: dict[bytes, bytes] = {}
         self._held = 0
 
@@ -44,6 +49,9 @@ class Shelf:
         pinned = self._pinned.get(digest)
         if pinned is not None:
             return pinned
+        small = self._small.get(digest)
+        if small is not None:
+            return small
         found = self._objects.get(digest)
         if found is not None:
             self._objects.move_to_end(digest)
@@ -72,6 +80,11 @@ class Shelf:
 
     def put(self, digest: bytes, data: bytes) -> None:
         """Others' objects: kept as long as there is room."""
+        if len(data) <= SMALL_BYTES:
+            self._small[digest] = data
+            while len(self._small) > SMALL_MAX:
+                self._small.popitem(last=False)
+            return
         if digest in self._objects or digest in self._pinned or len(data) > self._bytes_max:
             return
         self._objects[digest] = data
