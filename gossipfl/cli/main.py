@@ -26,6 +26,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Try", "sim", "sim", "run the same node code in a simulated network"),
     ("Device", "init", "device", "make this device's state folder, keys and commented config"),
     ("Device", "join", "invite", "enrol this device with an invitation line"),
+    ("Device", "id", "revoke", "the device id of a state folder"),
     ("Device", "run", "device", "run the agent (what the systemd unit starts)"),
     ("Device", "status", "device", "this device's model, round, policy and accuracy"),
     ("Device", "peers", "device", "the peers it sees, their reputation, and why"),
