@@ -27,10 +27,13 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
         *("aggregation", "codecs", "bundle", "privacy", "audit"),
     ),
     (
-        *("membership", "pulls", "rounds", "reputation", "peers", "chains", "receipts"),
-        *("steering", "own", "shelf", "view"),
+        *("membership", "pulls", "rounds", "reputation", "peers", "addresses", "chains"),
+        *("ownchain", "policies", "shelf", "view"),
     ),
-    ("node",),
+    (
+        *("node", "core", "intake", "cycle", "collector", "merger", "publisher", "steering"),
+        *("restorer", "upkeep", "report"),
+    ),
     ("net", "fleet", "authoring", "bundles", "hub"),
     ("cli", "__main__"),
 )

@@ -21,12 +21,12 @@ from device_agent.setting_template import template
 from gossipfl.bundle.archive import read_path, write
 from gossipfl.bundle.signing import sign
 from gossipfl.errors import UserError
+from gossipfl.fleet.documents import Choices, next_policy, policy_object
+from gossipfl.fleet.documents import Job as PolicyJob
 from gossipfl.fleet.folders import Official
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.identity import device_name, short_name
-from gossipfl.messages import Policy, Stop, Training
-from gossipfl.objects import Vouched, digest, pack_vouched
-from gossipfl.wire import encode, seal
+from gossipfl.messages import Training
 from sim.data import Examples, Split, digits, split_dirichlet, split_iid
 
 PORT = 47_600  # guess: far from what is registered; the next free one is taken if it is busy
@@ -45,6 +45,7 @@ class Job:
     seed: int
     training: Training
     pace: str
+    stops: bool = True  # after `rounds`; False: it goes on for ever
     rule: str = "nna"
     alpha: float | None = 0.5
     scale: float = PIXEL_MAX  # inputs are pixels (0..1) times this
@@ -65,7 +66,7 @@ class Place:
 
 @contextlib.contextmanager
 def own_folder(path: Path) -> Iterator[Path]:
-    """`path`, empty and ours alone. Raises UserError if another demo runs in it, or it is no demo's.
+    """`path`, empty and ours alone. Raises UserError GF104 if that cannot be.
 
     What an earlier demo left is removed; a folder that this program did not make is left alone.
     """
@@ -168,26 +169,21 @@ def sign_job(job: Job, operator: Official, shipped: Path, folder: Path) -> tuple
     """The bundle and the policy, signed by the fleet's operator, as files in `folder`."""
     bundle = sign(read_path(shipped), operator.signer, operator.member_object)
     data = write(bundle)
-    policy = Policy(
-        fleet=operator.member.fleet,
-        term=0,
-        version=1,
-        run=1,
-        bundle=bundle.id,
-        bundle_object=digest(data),
-        bundle_bytes=len(data),
+    choices = Choices(
         n=job.devices,
         attackers=job.liars,
-        issued=int(time.time()),
         rule=job.rule,
         sample=job.devices - 1,  # a fleet this small pulls everybody
-        training=job.training,
-        stop=Stop(rounds=job.rounds),
+        epochs=job.training.epochs,
+        learning_rate=job.training.learning_rate,
+        momentum=job.training.momentum,
+        rounds=job.rounds if job.stops else None,
     )
-    envelope = seal("policy", encode(policy), operator.signer)
-    bundle_file, policy_file = folder / shipped.name, folder / "policy"
+    signed = PolicyJob.of(bundle, data)
+    policy = next_policy(signed, choices, None, operator.member, int(time.time()))
+    bundle_file, policy_file = folder / shipped.name, folder / "policy.gfp"
     bundle_file.write_bytes(data)
-    policy_file.write_bytes(pack_vouched(Vouched(envelope, operator.member_object)))
+    policy_file.write_bytes(policy_object(policy, operator))
     return bundle_file, policy_file
 
 

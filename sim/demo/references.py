@@ -1,9 +1,10 @@
-"""What the fleet's figures are compared with: each device alone, and the fleet without a defence.
+"""What the fleet's figures are compared with: the same fleet without a defence.
 
-Both are computed in this process, with the bundle, shards, liar and training settings of the demo
-and the very trainer that the agents run. The undefended fleet is the same job in lock-step: each
-round all devices train from their base, publish, and take the plain mean of all published models,
-the liar's included. No rule drops anybody and nobody is quarantined.
+It is computed in this process, with the bundle, shards, liar and training settings of the demo and
+the very trainer that the agents run. It is the same job in lock-step: each round all devices train
+from their base, publish, and take the plain mean of all published models, the liar's included. No
+rule drops anybody and nobody is quarantined. (What a device reaches alone, each agent measures
+itself.)
 """
 
 from __future__ import annotations
@@ -37,18 +38,6 @@ def summarise(values: Sequence[float]) -> Accuracies:
     if not values:
         return Accuracies(0.0, 0.0)
     return Accuracies(float(np.mean(values)), float(min(values)))
-
-
-def alone(honest: Sequence[Trainer], training: Training, rounds: int, seed: int) -> Accuracies:
-    """Each device trains as often as in the demo, on its own shard, and merges with nobody."""
-    return summarise([_accuracy(t, _train_on(t, training, rounds, seed)) for t in honest])
-
-
-def _train_on(trainer: Trainer, training: Training, rounds: int, seed: int) -> Vector:
-    model = trainer.initial
-    for number in range(rounds):
-        model = trainer.train(model, training, seed + number)
-    return model
 
 
 def undefended(

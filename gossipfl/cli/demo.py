@@ -1,0 +1,63 @@
+"""`gossipfl demo`: a fleet of real agents on this machine, one of which lies."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from gossipfl.cli.output import Result
+from gossipfl.errors import UserError
+
+ATTACKS = ("foe", "sign-flip", "noise", "stale")
+SEED = 2  # any does; this one's shards are as uneven as most
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "demo",
+        help="seven devices on this machine learn together; one of them lies",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(
+            "Starts real agents as processes of this machine: own keys, port, data and state\n"
+            "folder each, all below .gossipfl-demo. They find each other, train on handwritten\n"
+            "digits, and merge. The liars send poisoned models. Ctrl-C stops everything."
+        ),
+    )
+    parser.add_argument("--devices", type=int, default=7, metavar="N", help="all, liars included")
+    parser.add_argument("--attackers", type=int, default=1, metavar="N", help="how many lie")
+    parser.add_argument("--attack", choices=ATTACKS, default="foe", help="what the liars send")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="until the summary")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="who has which digits")
+    parser.add_argument(
+        "--once", action="store_true", help="stop after the summary; exit 0 only if all went well"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".gossipfl-demo"), metavar="DIR", help="where it lives"
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="open no page (this version has none to open)"
+    )
+    parser.set_defaults(handler=demo)
+
+
+def demo(args: Namespace) -> Result:
+    """Check the numbers, then let `sim.demo` do it."""
+    if not 0 <= args.attackers < args.devices / 3:
+        raise UserError(
+            "GF100",
+            f"{args.attackers} liars among {args.devices} devices",
+            "any rule needs more than three devices for each liar, as 7 for 1 or 2",
+        )
+    if not 4 <= args.devices <= 40 or not 1 <= args.rounds <= 1_000:
+        raise UserError("GF100", "--devices is 4 to 40 and --rounds 1 to 1000")
+    try:
+        from sim.demo.show import show
+    except ModuleNotFoundError as error:
+        if error.name != "sklearn":
+            raise
+        raise UserError(
+            "GF404", "scikit-learn is missing", "pip install 'gossipfl[demo]'"
+        ) from None
+    return show(args)

@@ -1,0 +1,191 @@
+"""The demo from start to end: three steps, a live table, the summary."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from gossipfl.bundle.archive import read_path
+from gossipfl.cli.output import Result, palette
+from gossipfl.errors import UserError
+from gossipfl.messages import Training
+from sim.demo.agents import ask, command, shipped_bundle, trainers
+from sim.demo.attacks import ATTACKS, IN_WORDS
+from sim.demo.places import Job, Place, free_ports, own_folder, settle
+from sim.demo.processes import Child, Children
+from sim.demo.references import undefended
+from sim.demo.summary import Outcome, result
+from sim.demo.table import Screen
+from sim.demo.watch import Watch, Watched
+
+BUNDLE = "digits-mlp"
+TRAINING = Training(epochs=1, learning_rate=0.05, momentum=0.9)  # a probe of this job chose it
+LOOK_S = 0.5  # how often the table is drawn: guess
+ROUND_S = 3.0  # pace "demo"
+START_S = 60.0  # seven agents on a slow two-core machine: guess
+RESTART_S = 3.0  # until a device that died is started again, as systemd would
+
+
+@dataclass(slots=True)
+class Stage:
+    """What the steps share."""
+
+    args: Namespace
+    job: Job
+    screen: Screen
+    children: Children
+    began: float
+
+    def say(self, text: str) -> None:
+        self.screen.say(text)
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self.began
+
+
+def show(args: Namespace) -> Result:
+    """Run it. Progress goes to stderr, the summary is the result; Ctrl-C ends every child."""
+    stream = sys.stderr
+    colours = palette(args, stream)
+    began = time.monotonic()
+    once = args.once or args.json
+    job = Job(
+        devices=args.devices,
+        liars=args.attackers,
+        rounds=args.rounds,
+        seed=args.seed,
+        training=TRAINING,
+        pace="demo",
+        stops=once,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    with own_folder(args.folder) as folder, Children() as children:
+        stage = Stage(args, job, Screen(stream, colours), children, began)
+        watch = start(stage, folder)
+        learn(stage, watch)
+        outcome = conclude(stage, watch)
+        if once:
+            return result(outcome, palette(args))
+        return stay(stage, watch, result(outcome, colours))
+
+
+def start(stage: Stage, folder: Path) -> Watch:
+    """Step 1: keys, data, config; then one process per device."""
+    job = stage.job
+    honest = job.devices - job.liars
+    stage.say(f"1/3 making a fleet of {job.devices} devices in {folder}/ ({honest} honest)")
+    ports = free_ports(job.devices, stage.say)
+    places = settle(job, folder, shipped_bundle(BUNDLE), ports)
+    fleet = []
+    for place in places:
+        child = launch(stage.children, place, stage.args.attack)
+        fleet.append(Watched(place, child))
+    for watched in fleet:
+        if watched.place.is_liar:
+            lie = IN_WORDS[stage.args.attack]
+            stage.say(f"    {watched.place.name} is a liar: it {lie}")
+    stage.say(f"    keys, certificates, data and processes ready after {stage.now:.1f} s")
+    return Watch(fleet, ask)
+
+
+def launch(children: Children, place: Place, attack: str) -> Child:
+    """One device's process: the product's own agent, or an agent with a poisoned trainer."""
+    return children.start(
+        place.name, command(place, attack), place.folder / "agent.log", {"NO_COLOR": "1"}
+    )
+
+
+def learn(stage: Stage, watch: Watch) -> None:
+    """Step 2: watch until every honest device has done its rounds, or time is up."""
+    job = stage.job
+    stage.say(f"2/3 they find each other, train and merge: {job.rounds} rounds of {ROUND_S:g} s")
+    until = stage.now + START_S + 2 * ROUND_S * job.rounds
+    told_first = False
+    while any(w.finished_s is None for w in watch.honest) and stage.now < until:
+        _require_alive(stage, watch)
+        watch.look(stage.now, job.rounds)
+        firsts = [w.first_round_s for w in watch.honest]
+        if not told_first and all(first is not None for first in firsts):
+            told_first = True
+            stage.say(f"    every honest device has ended its first round after {stage.now:.1f} s")
+        stage.screen.draw(watch.rows())
+        time.sleep(LOOK_S)
+    watch.look(stage.now, job.rounds)
+    stage.screen.draw(watch.rows())
+    stage.screen.keep()
+
+
+def _require_alive(stage: Stage, watch: Watch) -> None:
+    for watched in watch.fleet:
+        if not watched.child.is_alive:
+            stage.say(watched.child.last_words())
+            raise UserError("GF107", f"{watched.place.name} ended; its log is {watched.child.log}")
+
+
+def conclude(stage: Stage, watch: Watch) -> Outcome:
+    """Step 3: compare with what would have been without a defence."""
+    job, args = stage.job, stage.args
+    stage.say("3/3 for comparison: the same job with plain mean and no defence")
+    bundle = read_path(shipped_bundle(BUNDLE))
+    honest = trainers(bundle, [w.place for w in watch.honest])
+    liars = [ATTACKS[args.attack](t) for t in trainers(bundle, [w.place for w in watch.liars])]
+    accuracies = undefended(honest, liars, job.training, job.rounds, job.seed)
+    return Outcome(
+        honest=watch.honest,
+        liars=watch.liars,
+        undefended=accuracies,
+        rounds=job.rounds,
+        seconds_run=stage.now,
+        attack=args.attack,
+    )
+
+
+def stay(stage: Stage, watch: Watch, summary: Result) -> Result:
+    """The fleet lives on until Ctrl-C, so that one can play with it."""
+    stage.say(summary.text)
+    stage.say(next_lines(watch, stage.args.folder))
+    try:
+        while True:
+            _revive(stage, watch)
+            watch.look(stage.now, stage.job.rounds)
+            stage.screen.draw(watch.rows())
+            time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        stage.screen.keep()
+        return Result(summary.data, "every process of the demo is stopped", summary.exit)
+
+
+def next_lines(watch: Watch, folder: Path) -> str:
+    """Three things to try now."""
+    first = watch.honest[0]
+    name, config = first.place.name, first.place.config
+    return (
+        "\nIt goes on until Ctrl-C. Try, in another terminal:\n"
+        f"  kill -9 {first.child.pid}    # {name} dies; the others go on, and it comes back\n"
+        f"  gossipfl peers --config {config}    # what it thinks of each peer\n"
+        "  docs/tutorial.md    # a fleet of your own devices, and your own model\n"
+    )
+
+
+def _revive(stage: Stage, watch: Watch) -> None:
+    """Start a dead device again, as its systemd unit would: same folder, same identity."""
+    for watched in watch.fleet:
+        if watched.child.is_alive:
+            watched.died_at = None
+        elif watched.died_at is None:
+            watched.died_at = stage.now
+        elif stage.now - watched.died_at > RESTART_S:
+            watched.child = launch(stage.children, watched.place, stage.args.attack)
+            watched.restarts += 1
+            watched.died_at = None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends the demo as Ctrl-C does."""
+    raise KeyboardInterrupt
