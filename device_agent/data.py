@@ -65,32 +65,33 @@ class DataSet:
 
 
 class DataSource:
-    """Where a device's examples come from, as its settings say.
-
-    `load` looks at names, sizes and times of the files and reads them only if something changed.
-    A later failure keeps the last good data and is told by `problem`; the first one raises.
-    """
+    """Where a device's examples come from, as its settings say. It keeps none of them."""
 
     def __init__(self, settings: DataSection, spec: DataSpec) -> None:
         self._settings = settings
         self._spec = spec
         self._signature: object = None
-        self._current: DataSet | None = None
-        self.problem = ""
+        self.problem = ""  # why newer files were not taken up; empty if all is well
 
     def load(self) -> DataSet:
-        """The data as of now. Raises UserError GF405 or GF407 until it worked once."""
+        """The data as of now. Raises UserError GF405 or GF407."""
+        signature = self._look()
+        data = self._read()
+        self._signature = signature
+        return data
+
+    def newer(self) -> DataSet | None:
+        """The data, if a file was added, removed or written since the last success.
+
+        Looks at names, sizes and times only. A failure is told by `problem`, and tried again.
+        """
         try:
-            signature = self._look()
-            if self._current is None or signature != self._signature:
-                self._current = self._read()
-                self._signature = signature
-            self.problem = ""
+            found = None if self._look() == self._signature else self.load()
         except UserError as error:
-            if self._current is None:
-                raise
             self.problem = error.cause
-        return self._current
+            return None
+        self.problem = ""
+        return found
 
     def _look(self) -> object:
         """Changes whenever a file was added, removed or written."""

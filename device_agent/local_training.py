@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 class LocalTrainer:
     """A Trainer that looks for new examples before each training.
 
-    `make` builds the bundle's trainer for a data set. With `alone` the reference of `shadow` is
-    kept in that file. Called from one worker thread; `alone` may be read from any.
+    `make` builds the bundle's trainer for a data set, and the raw data are not kept. With `alone`
+    the reference of `shadow` is kept in that file. Called from one worker thread; the figures may
+    be read from any.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class LocalTrainer:
         self._make = make
         self._alone = alone
         self._told = ""
-        self._data = source.load()
-        self._trainer = make(self._data)
+        data = source.load()
+        self.examples = (len(data.train_x), len(data.test_x))  # trained on, held out
+        self._trainer = make(data)
         self._shadow = ShadowTrainer(self._trainer, alone) if alone else None
 
     @property
@@ -52,11 +54,6 @@ class LocalTrainer:
         return self._shadow is not None and self._shadow.progress.is_frozen
 
     @property
-    def examples(self) -> int:
-        """Examples trained on; the held-out ones are not counted."""
-        return len(self._data.train_x)
-
-    @property
     def problem(self) -> str:
         """Why newer files were not taken up; empty if all is well."""
         return self._source.problem
@@ -73,15 +70,16 @@ class LocalTrainer:
         return self._trainer.loss(parameters)
 
     def _refresh(self) -> None:
-        data = self._source.load()
+        data = self._source.newer()
         if self.problem != self._told:
             self._told = self.problem
             if self._told:
                 log.warning("newer data are not used: %s", self._told)
-        if data is self._data:
+        if data is None:
             return
-        log.info("data changed: %d examples, %d before", len(data.train_x), self.examples)
-        self._data = data
+        examples = (len(data.train_x), len(data.test_x))
+        log.info("data changed: %d + %d examples, %d + %d before", *examples, *self.examples)
+        self.examples = examples
         self._trainer = self._make(data)
         if self._alone:
             self._shadow = ShadowTrainer(self._trainer, self._alone)

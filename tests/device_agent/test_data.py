@@ -102,23 +102,25 @@ def test_new_files_are_picked_up_and_unchanged_ones_are_not_read_again(tmp_path:
     x, y = examples(60)
     np.savez(tmp_path / "a.npz", x=x[:30], y=y[:30])
     data = source(tmp_path)
-    first = data.load()
-    assert data.load() is first
+    data.load()
+    assert data.newer() is None
     np.savez(tmp_path / "b.npz", x=x[30:], y=y[30:])
-    second = data.load()
+    second = data.newer()
+    assert second is not None
     assert len(second.train_x) + len(second.test_x) == 60
+    assert data.newer() is None
 
 
-def test_a_bad_new_file_keeps_the_last_good_data_and_is_told(tmp_path: Path) -> None:
+def test_a_bad_new_file_is_told_until_it_is_mended(tmp_path: Path) -> None:
     x, y = examples(30)
     np.savez(tmp_path / "a.npz", x=x, y=y)
     data = source(tmp_path)
-    first = data.load()
-    (tmp_path / "b.npz").write_bytes(b"half a file")
-    assert data.load() is first
-    assert "b.npz" in data.problem
-    (tmp_path / "b.npz").unlink()
     data.load()
+    (tmp_path / "b.npz").write_bytes(b"half a file")
+    assert data.newer() is None
+    assert "b.npz" in data.problem
+    np.savez(tmp_path / "b.npz", x=x, y=y)
+    assert data.newer() is not None
     assert data.problem == ""
 
 
