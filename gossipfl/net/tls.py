@@ -53,7 +53,9 @@ def tls_key_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> bytes | None
 def tls_key_of_certificate(der: bytes) -> bytes:
     """SHA-256 of the SubjectPublicKeyInfo in a DER certificate."""
     key = x509.load_der_x509_certificate(der).public_key()
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    return hashlib.sha256(
+        key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    ).digest()
 
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:

@@ -1,0 +1,125 @@
+"""One accepted connection: who it is, and the deadlines that aiohttp does not have.
+
+aiohttp reads headers for as long as they drip in. Here a connection that has begun a request, or
+has just been made, must have a complete one within the header deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from gossipfl.net.tls import tls_key_of
+from gossipfl.net.traffic import Account, Traffic
+
+# aiohttp logs every malformed request with a traceback: a peer could fill our disk with it.
+SILENT = logging.Logger("gossipfl.net.silent", level=logging.CRITICAL + 1)
+# Below this many unsent bytes a write does not wait, so an answer up to this size never stalls us.
+WRITE_BUFFER_BYTES = 64 * 1024
+
+HTTP_OPTIONS: dict[str, Any] = {
+    "access_log": None,
+    "logger": SILENT,
+    "auto_decompress": False,
+    "lingering_time": 0.0,  # a body is refused, not read
+    "max_line_size": 512,  # the longest path has 79 bytes
+    "max_field_size": 512,
+    "max_headers": 32,
+    "tcp_keepalive": True,
+}
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol with an owner, byte counts and a header deadline.
+
+    `admit(connection)` decides, once the TLS key is known, and returns the account to charge or
+    None to close at once; `gone(connection)` is called when an admitted one has ended.
+    """
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        admit: Callable[[Connection], Account | None],
+        gone: Callable[[Connection], None],
+        header_deadline_s: float,
+        keepalive_s: float,
+        traffic: Traffic,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=keepalive_s,
+            **HTTP_OPTIONS,
+        )
+        self._clock = loop
+        self.tls_key = b""
+        self.account: Account | None = None
+        self.busy = False
+        self.idle_since = 0.0
+        self._admit = admit
+        self._gone = gone
+        self._header_deadline_s = header_deadline_s
+        self._deadline: asyncio.TimerHandle | None = None
+        self._traffic = traffic
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.tls_key = tls_key_of(transport.get_extra_info("ssl_object")) or b""
+        super().connection_made(transport)
+        self.idle_since = self._clock.time()
+        self.account = self._admit(self)
+        if self.account is None:
+            self._traffic.refused_member += 1
+            self.abort()
+            return
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self.account is None:
+            return
+        self._traffic.bytes_received += len(data)
+        if not self.busy and self._deadline is None:
+            self._await_request()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._cancel_deadline()
+        if self.account is not None:
+            self._gone(self)
+            self.account = None
+        super().connection_lost(exc)
+
+    def begin(self) -> None:
+        """A complete request is here: its headers no longer have a deadline."""
+        self.busy = True
+        self._cancel_deadline()
+
+    def end(self) -> None:
+        """It has been answered; the next one may come."""
+        self.busy = False
+        self.idle_since = self._clock.time()
+
+    def abort(self) -> None:
+        """Close now, without flushing."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _await_request(self) -> None:
+        self._deadline = self._clock.call_later(self._header_deadline_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._traffic.slow_headers += 1
+        self.abort()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

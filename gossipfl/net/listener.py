@@ -1,0 +1,162 @@
+"""The listening sockets of the peer server: what may happen before a peer has proved anything.
+
+asyncio's own servers accept first and tell the address after the handshake. Here each accepted
+socket is counted by address and in all before a byte of TLS is computed, so that strangers can
+hold only so many handshakes open, for so long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from gossipfl.config import Limits
+from gossipfl.errors import UserError
+from gossipfl.net.traffic import Traffic
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 512  # a fleet that starts at one instant, or a crowd; the kernel may cap it
+HANDSHAKES_PER_ADDRESS = 32  # guess: half a fleet of 64 behind one address starts at one instant
+HANDSHAKES = 128  # guess: at 4 ms each, half a second of work
+SHUTDOWN_S = 1.0  # TLS close_notify is waited for this long; the bytes are out by then
+PAUSE_S = 0.5  # after accept() failed for want of descriptors
+
+
+class Listener:
+    """Accepts TLS connections and hands them to protocols that `protocol` makes.
+
+    `room` is asked before a handshake whether one more connection fits.
+    """
+
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext,
+        room: Callable[[], bool],
+        limits: Limits,
+        traffic: Traffic,
+    ) -> None:
+        self._protocol = protocol
+        self._context = context
+        self._room = room
+        self._limits = limits
+        self._traffic = traffic
+        self._sockets: list[socket.socket] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._by_address: Counter[str] = Counter()
+
+    def open(self, hosts: Sequence[str], port: int) -> int:
+        """Listen on every host at one port, 0 for any free one; the port. UserError(GF302)."""
+        try:
+            for host in hosts:
+                listening = _bound(host, port)
+                self._sockets.append(listening)
+                port = listening.getsockname()[1]
+        except OSError as error:
+            self._close_sockets()
+            raise UserError("GF302", f"{', '.join(hosts)} port {port}: {error}") from error
+        for listening in self._sockets:
+            self._resume(listening)
+        return port
+
+    async def close(self) -> None:
+        """Stop accepting, end handshakes under way. Established connections are not touched."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            loop.remove_reader(listening)
+        self._close_sockets()
+        await asyncio.sleep(0)  # so that every handshake has begun, and closes what it was given
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+
+    def _close_sockets(self) -> None:
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """All that are waiting, so that a crowd is turned away faster than it can queue up."""
+        loop = asyncio.get_running_loop()
+        for _ in range(BACKLOG):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors or memory
+                log.warning("cannot accept a connection: %s", error)
+                loop.remove_reader(listening)
+                loop.call_later(PAUSE_S, self._resume, listening)
+                return
+            self._take(accepted, _origin(address[0]))
+
+    def _take(self, accepted: socket.socket, origin: str) -> None:
+        if not self._admit(origin):
+            self._traffic.refused_address += 1
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        self._by_address[origin] += 1
+        task = asyncio.get_running_loop().create_task(self._handshake(accepted, origin))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    def _admit(self, origin: str) -> bool:
+        return (
+            len(self._handshakes) < HANDSHAKES
+            and self._by_address[origin] < HANDSHAKES_PER_ADDRESS
+            and self._room()
+        )
+
+    async def _handshake(self, accepted: socket.socket, origin: str) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=self._limits.handshake_deadline_s,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except OSError as error:  # SSLError and TimeoutError are OSErrors
+            self._traffic.handshakes_failed += 1
+            log.debug("no handshake with %s: %s", origin, error)
+        else:
+            self._traffic.handshakes += 1
+        finally:
+            self._by_address[origin] -= 1
+            if not self._by_address[origin]:
+                del self._by_address[origin]
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _origin(host: str) -> str:
+    """What counts as one address: an IPv4 address, or the /64 that an IPv6 host owns whole."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
