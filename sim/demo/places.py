@@ -32,7 +32,6 @@ from sim.data import Examples, Split, digits, split_dirichlet, split_iid
 PORT = 47_600  # guess: far from what is registered; the next free one is taken if it is busy
 PORTS_TRIED = 200
 MARK = "made-by-gossipfl-demo"
-PIXEL_MAX = 16.0  # digits are drawn in 17 shades; devices hold them as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Job:
     stops: bool = True  # after `rounds`; False: it goes on for ever
     rule: str = "nna"
     alpha: float | None = 0.5
-    scale: float = PIXEL_MAX  # inputs are pixels (0..1) times this
+    input_max: float = 4.0  # what the brightest pixel is to the model; a probe: 1 learns slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +132,14 @@ def settle(job: Job, folder: Path, shipped: Path, ports: Sequence[int]) -> list[
     """
     fleet = make_fleet(folder / "fleet", "demo")
     bundle, policy = sign_job(job, fleet.operator().load(), shipped, folder)
+    # The device scales what it reads, so the files hold what comes out right after that.
+    brightest = job.input_max / read_path(shipped).manifest.preprocessing.scale
     parts, test = shards(job)
     places = []
     for number, (part, port) in enumerate(zip(parts, ports, strict=True)):
         home = folder / f"device-{number + 1}"
         device = enrol_local(fleet, home).load().signer.device
-        write_data(home / "data", part, test, job.scale)
+        write_data(home / "data", part, test, brightest)
         # Two static seeds each beside mDNS: enough to find everybody through address records.
         seeds = [f"127.0.0.1:{ports[(number + step) % len(ports)]}" for step in (1, 2)]
         settings = {
@@ -187,8 +188,8 @@ def sign_job(job: Job, operator: Official, shipped: Path, folder: Path) -> tuple
     return bundle_file, policy_file
 
 
-def write_data(folder: Path, train: Examples, test: Examples, scale: float) -> None:
+def write_data(folder: Path, train: Examples, test: Examples, brightest: float) -> None:
     """A device's examples as files: `folder`/digits.npz, and the held-out part in its `test`."""
     for path, part in ((folder, train), (folder / "test", test)):
         path.mkdir(parents=True)
-        np.savez(path / "digits.npz", x=(part.x * scale).astype(np.float32), y=part.y)
+        np.savez(path / "digits.npz", x=(part.x * brightest).astype(np.float32), y=part.y)
