@@ -1,0 +1,123 @@
+"""Sample size and assumed attackers: the design's table, and the definition by exact fractions."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from math import comb
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gossipfl.aggregation import assumed_faulty, rule, sample_size
+from gossipfl.aggregation import sampling as module
+
+# (n, attackers): smallest s for a share below 1/2 and below 1/3; 200 rounds, 99 %
+TABLE = {
+    (16, 3): (6, 9),
+    (16, 5): (10, 15),
+    (30, 6): (12, 18),
+    (30, 9): (18, 27),
+    (50, 10): (20, 30),
+    (50, 15): (30, 45),
+    (100, 10): (16, 27),
+    (100, 20): (30, 60),
+    (100, 30): (52, 90),
+    (100, 33): (60, 99),
+    (1000, 200): (56, 213),
+}
+
+
+@pytest.mark.parametrize(("fleet", "expected"), TABLE.items())
+def test_table_of_the_design(fleet: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert (sample_size(*fleet), sample_size(*fleet, share=1 / 3)) == expected
+
+
+def tail(n: int, b: int, s: int, least: int) -> Fraction:
+    """P(at least `least` attackers among s of the n - 1 others), by counting."""
+    ways = sum(comb(b, k) * comb(n - 1 - b, s - k) for k in range(least, s + 1))
+    return Fraction(ways, comb(n - 1, s))
+
+
+fleets = st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1)))
+
+
+@given(fleet=fleets, share=st.sampled_from([0.25, 1 / 3, 0.5, 1.0]), rounds=st.integers(1, 1000))
+@settings(max_examples=100, deadline=None)
+def test_sample_size_is_the_smallest_that_keeps_the_promise(
+    fleet: tuple[int, int], share: float, rounds: int
+) -> None:
+    n, b = fleet
+    part = Fraction(share).limit_denominator(100)
+
+    def kept(s: int) -> bool:
+        bad = -(-part * (s + 1) // 1)  # ceiling
+        return (n - b) * rounds * tail(n, b, s, int(bad)) <= Fraction(1, 100)
+
+    s = sample_size(n, b, share, rounds)
+    assert not any(kept(smaller) for smaller in range(1, s))
+    assert s == n - 1 or kept(s)
+
+
+@given(fleet=fleets, data=st.data(), failure=st.sampled_from([0.5, 0.01, 1e-6]))
+@settings(max_examples=100, deadline=None)
+def test_assumed_faulty_is_the_least_upper_bound(
+    fleet: tuple[int, int], data: st.DataObject, failure: float
+) -> None:
+    n, b = fleet
+    s = data.draw(st.integers(0, n - 1))
+    f = assumed_faulty(n, b, s, rounds=200, failure=failure)
+    limit = Fraction(repr(failure)) / ((n - b) * 200)
+    assert 0 <= f <= min(b, s)
+    assert tail(n, b, s, f + 1) <= limit
+    assert f == 0 or tail(n, b, s, f) > limit
+
+
+@pytest.mark.parametrize("fleet", TABLE)
+def test_the_pull_suits_the_default_rule(fleet: tuple[int, int]) -> None:
+    s = sample_size(*fleet)
+    rule("nna").check(s, assumed_faulty(*fleet, s))
+
+
+def test_hopeless_fleets_pull_everybody() -> None:
+    assert sample_size(10, 6) == 9
+    assert assumed_faulty(10, 6, 9) == 6
+    assert sample_size(1, 0) == 0
+    assert assumed_faulty(1, 0, 0) == 0
+
+
+def test_no_attackers_need_no_crowd() -> None:
+    assert sample_size(100, 0) == 1
+    assert assumed_faulty(100, 0, 20) == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: sample_size(0, 0),
+        lambda: sample_size(5, 5),
+        lambda: sample_size(5, -1),
+        lambda: sample_size(5, 1, share=0),
+        lambda: sample_size(5, 1, share=1.5),
+        lambda: sample_size(5, 1, rounds=0),
+        lambda: sample_size(5, 1, failure=0),
+        lambda: assumed_faulty(5, 1, 5),
+        lambda: assumed_faulty(5, 1, -1),
+        lambda: assumed_faulty(5, 1, 2, failure=1.0),
+    ],
+)
+def test_impossible_numbers_are_refused(call: object) -> None:
+    with pytest.raises(ValueError, match=r"need|must"):
+        call()  # type: ignore[operator]
+
+
+def test_a_thousand_devices_take_milliseconds() -> None:
+    module._sample_size.cache_clear()
+    module._assumed_faulty.cache_clear()
+    times = []
+    for attackers in (330, 331, 332):  # none is cached; the best of three forgives a busy machine
+        start = time.perf_counter()
+        assumed_faulty(1000, attackers, sample_size(1000, attackers, 1 / 3))
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.010
