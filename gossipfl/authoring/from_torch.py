@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -26,6 +27,7 @@ from gossipfl.bundle.manifest import (
     DP_GRADIENT,
     EVALUATE,
     GRADIENT,
+    GRAPHS,
     PARAMETERS,
     PREDICT,
     Budget,
@@ -38,7 +40,10 @@ from gossipfl.bundle.manifest import (
     Task,
     TensorEntry,
     TensorSpec,
+    encode,
+    parse,
 )
+from gossipfl.bundle.refused import BundleRefused
 from gossipfl.bundle.selftest import selftest_batch
 from gossipfl.errors import UserError
 from gossipfl.parameters import to_bytes
@@ -90,7 +95,7 @@ class Built:
 def from_torch(file: Path, class_name: str, job: Job, out: Path) -> Built:
     """Writes the bundle of `file:class_name` to `out`. Raises UserError GF402, GF403."""
     torch.manual_seed(job.seed)
-    built = build(_load(file, class_name)(), job)
+    built = build(_make(_load(file, class_name), class_name), job)
     try:
         out.write_bytes(archive.write(built.bundle))
     except OSError as error:
@@ -104,6 +109,7 @@ def build(module: torch.nn.Module, job: Job) -> Built:
     model = FlatModel(module)
     if not model.count:
         raise UserError("GF402", "the model has no parameters")
+    _check_job(model, job)
     feeds = selfcheck.random_feeds(
         model, job.batch, job.input, job.target, job.classes, job.vocabulary
     )
@@ -129,11 +135,23 @@ def _load(file: Path, class_name: str) -> Callable[[], torch.nn.Module]:
         raise UserError("GF403", f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the author's code: any error in it is the author's to read
+        why = f"{file} cannot be imported: {type(error).__name__}: {error}"
+        raise UserError("GF402", why) from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
         raise UserError("GF402", f"{file} has no torch.nn.Module named {class_name}")
     return found
+
+
+def _make(model: Callable[[], torch.nn.Module], class_name: str) -> torch.nn.Module:
+    try:
+        return model()
+    except Exception as error:  # as above
+        why = f"{class_name}() does not work: {type(error).__name__}: {error}"
+        raise UserError("GF402", why) from error
 
 
 def _refuse_layers(module: torch.nn.Module) -> None:
@@ -206,41 +224,59 @@ def _dp_graph(model: FlatModel, parts: Functions, job: Job, args: list[torch.Ten
     return scan.clipped_sum(single, job.batch)
 
 
+def _check_job(model: FlatModel, job: Job) -> None:
+    """What no device would take is said before the work, not after it."""
+    blank = {name: b"0" for name in GRAPHS}
+    draft = _draft(model, job, {**blank, PARAMETERS: bytes(4 * model.count)})
+    try:
+        parse(encode(draft))
+    except BundleRefused as error:
+        raise UserError("GF402", error.detail) from error
+
+
 def _manifest(model: FlatModel, job: Job, files: Mapping[str, bytes]) -> Manifest:
+    draft = _draft(model, job, files)
+    batch = selftest_batch(draft)
+    feed = {"params": model.pack().numpy(), "x": batch.x, "y": batch.y, "w": batch.w}
+    grads, loss = selfcheck.session(files[GRADIENT]).run(None, feed)
+    norm = math.sqrt(float(np.dot(grads.astype(np.float64), grads)))
+    seen = SelfTest(
+        seed=SELFTEST_SEED,
+        gradient_norm=_rounded(norm),
+        loss=_rounded(float(loss)),
+        tolerance=SELFTEST_TOLERANCE,
+    )
+    return msgspec.structs.replace(draft, selftest=seen)
+
+
+def _draft(model: FlatModel, job: Job, files: Mapping[str, bytes]) -> Manifest:
+    """Everything but the figures of the self-test."""
     layout, at = [], 0
     for name, shape in model.named:
         layout.append(TensorEntry(name=name, shape=list(shape), offset=at))
         at += math.prod(shape)
     rss = job.rss_max_mb or RSS_BASE_MB + math.ceil(RSS_COPIES * 4 * at / 1e6)
-
-    def manifest(norm: float, loss: float) -> Manifest:
-        return Manifest(
-            name=job.name,
-            task=job.task,
-            batch=job.batch,
-            classes=job.classes,
-            input=job.input,
-            target=job.target,
-            vocabulary=job.vocabulary,
-            layout=layout,
-            files={
-                name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-                for name, data in files.items()
-            },
-            budget=Budget(rss_max_mb=rss, step_max_ms=float(job.step_max_ms)),
-            selftest=SelfTest(
-                seed=SELFTEST_SEED, gradient_norm=norm, loss=loss, tolerance=SELFTEST_TOLERANCE
-            ),
-            optimizer=job.optimizer,
-            preprocessing=job.preprocessing,
-            producer=f"gossipfl {gossipfl.__version__}, torch {torch.__version__}",
-        )
-
-    batch = selftest_batch(manifest(0.0, 0.0))
-    feed = {"params": model.pack().numpy(), "x": batch.x, "y": batch.y, "w": batch.w}
-    grads, loss = selfcheck.session(files[GRADIENT]).run(None, feed)
-    norm = math.sqrt(float(np.dot(grads.astype(np.float64), grads)))
-    return manifest(_rounded(norm), _rounded(float(loss)))
+    return Manifest(
+        name=job.name,
+        task=job.task,
+        batch=job.batch,
+        classes=job.classes,
+        input=job.input,
+        target=job.target,
+        vocabulary=job.vocabulary,
+        layout=layout,
+        files={
+            name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+            for name, data in files.items()
+        },
+        budget=Budget(rss_max_mb=rss, step_max_ms=float(job.step_max_ms)),
+        selftest=SelfTest(
+            seed=SELFTEST_SEED, gradient_norm=0.0, loss=0.0, tolerance=SELFTEST_TOLERANCE
+        ),
+        optimizer=job.optimizer,
+        preprocessing=job.preprocessing,
+        producer=f"gossipfl {gossipfl.__version__}, torch {torch.__version__}",
+    )
 
 
 def _rounded(value: float) -> float:
