@@ -262,7 +262,7 @@ class RoundsEnd(Checker):
 
     def bind(self, world: World) -> None:
         super().bind(world)
-        self._every_s = world.options.settings.pace.round_deadline_s / 4
+        self._every_s = world.options.settings.pace.round_deadline_s
         world.schedule(self._every_s, self._look)
 
     def _bound(self, device: SimDevice) -> float:
@@ -296,6 +296,36 @@ class RoundsEnd(Checker):
                     f"{now - since:.1f} s, above {self._bound(device):.1f} s"
                 )
         self.world.schedule(now + self._every_s, self._look)
+
+
+class Tally(Checker):
+    """Counts how rounds of honest devices end: with a merge, or with a notice why not."""
+
+    def __init__(self) -> None:
+        self.merged = 0
+        self.joined = 0
+        self.unmerged: dict[str, int] = {}
+
+    def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
+        if not device.honest:
+            return
+        for effect in effects:
+            match effect:
+                case StartMerge():
+                    self.merged += effect.own is not None
+                    self.joined += effect.own is None
+                case Notice(Topic.ROUND, text, _, True):
+                    why = text.split(": ", 1)[-1]
+                    self.unmerged[why] = self.unmerged.get(why, 0) + 1
+
+    @property
+    def ended(self) -> int:
+        return self.merged + sum(self.unmerged.values())
+
+    @property
+    def completed(self) -> float:
+        """Share of ended rounds that merged."""
+        return self.merged / max(1, self.ended)
 
 
 def all_checkers() -> list[Checker]:

@@ -6,7 +6,7 @@ share that each device gets (Hsu, Qi and Brown 2019, arXiv 1909.06335), smaller 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -39,6 +39,15 @@ class Examples:
 class Split:
     train: Examples
     test: Examples
+
+    def scaled(self, factor: float) -> Split:
+        """The same examples with inputs times `factor`."""
+        if factor == 1.0:
+            return self
+        times = np.float32(factor)
+        return Split(
+            replace(self.train, x=self.train.x * times), replace(self.test, x=self.test.x * times)
+        )
 
 
 @cache

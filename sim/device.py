@@ -31,6 +31,12 @@ class NodeLike(Protocol):
     @property
     def shelf(self) -> Shelf: ...
 
+    @property
+    def base(self) -> Vector | None: ...
+
+    @property
+    def base_round(self) -> int: ...
+
     def handle(self, event: Event, now: float) -> list[Effect]: ...
 
     def refused(self, tls_key: bytes) -> str | None: ...
@@ -56,7 +62,7 @@ class Clock:
         return EPOCH + now + self.wall_offset_s
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SimDevice:
     """State that outlives the process is the store, the keys and the counters; the rest is reset
     when the device goes down."""
@@ -91,6 +97,9 @@ class SimDevice:
     cut: set[bytes] = field(default_factory=set)
     last_step: tuple[Vector, Vector] | None = None  # base and trained model, for omniscient liars
     durable: set[bytes] = field(default_factory=set)  # digests of all that was ever durable
+
+    def __repr__(self) -> str:
+        return f"SimDevice({self.index}, {'up' if self.up else 'down'})"
 
     @property
     def device(self) -> bytes:

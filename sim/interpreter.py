@@ -96,10 +96,10 @@ class Interpreter:
 
     def _set_alarm(self, device: SimDevice, node: NodeLike) -> None:
         """Pulls the node's deadline; an alarm that is early enough already stays."""
-        world = self._world
-        if math.isinf(node.deadline):
+        world, deadline = self._world, node.deadline
+        if math.isinf(deadline):
             return
-        when = max(device.clock.virtual(node.deadline), world.now)
+        when = max(device.clock.virtual(deadline), world.now)
         if device.wake_at is not None and device.wake_at <= when:
             return
         device.wake_at = when

@@ -46,7 +46,10 @@ class Network:
         self.counters: dict[int, Counters] = {}
 
     def counter(self, host: int) -> Counters:
-        return self.counters.setdefault(host, Counters())
+        found = self.counters.get(host)
+        if found is None:
+            found = self.counters[host] = Counters()
+        return found
 
     def link(self, sender: int, receiver: int) -> Link:
         return self._links.get((sender, receiver), self.default)
@@ -99,19 +102,19 @@ class Network:
 
     def transit(self, sender: int, receiver: int, size: int, now: float) -> tuple[float, ...]:
         """Delays after which `size` bytes arrive: one, two if duplicated, none if lost."""
-        link = self.link(sender, receiver)
-        self.counter(sender).bytes_sent += size
+        link = self._links.get((sender, receiver), self.default)
+        sent = self.counter(sender)
+        sent.bytes_sent += size
         leaves = max(now, self._uplink_free.get(sender, now)) + size / link.bytes_per_s
         self._uplink_free[sender] = leaves
         lost = link.loss > 0.0 and self._random.random() < link.loss
         if lost or not self.passes(sender, receiver):
-            self.counter(sender).lost += 1
+            sent.lost += 1
             return ()
-        copies = 1
-        if link.duplicate > 0.0 and self._random.random() < link.duplicate:
-            copies = 2
-        self.counter(receiver).bytes_received += size * copies
-        return tuple(leaves - now + self._delay(link) for _ in range(copies))
+        twice = link.duplicate > 0.0 and self._random.random() < link.duplicate
+        self.counter(receiver).bytes_received += size * (1 + twice)
+        first = leaves - now + self._delay(link)
+        return (first, leaves - now + self._delay(link)) if twice else (first,)
 
     def _delay(self, link: Link) -> float:
         delay = link.latency_s + self._random.random() * link.jitter_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from gossipfl.config import PACES, NodeSettings
@@ -34,3 +34,18 @@ class Options:
     mdns_delay_s: float = 1.4  # until a new device is seen by all: measured for 8 nodes on a LAN
     mdns_ttl_s: float = 75.0  # a silent device's record lives on this long (RFC 6762: 120 s)
     note: dict[str, Any] = field(default_factory=dict)  # what a scenario wants printed
+
+
+def describe(value: Any, default: Any = None) -> str:
+    """What differs from the defaults, as the call that makes it again."""
+    if isinstance(value, NodeSettings):
+        return f"NodeSettings(pace={value.pace.name!r}, guard={value.guard})"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    default = default if default is not None else type(value)()
+    changed = [
+        f"{f.name}={describe(getattr(value, f.name))}"
+        for f in fields(value)
+        if getattr(value, f.name) != getattr(default, f.name)
+    ]
+    return f"{type(value).__name__}({', '.join(changed)})"

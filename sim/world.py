@@ -24,7 +24,7 @@ from sim.discovery import Discovery
 from sim.fleet import Fleet, Job, Keys
 from sim.interpreter import Interpreter
 from sim.network import Network
-from sim.options import Options
+from sim.options import Options, describe
 from sim.trace import Trace
 from sim.transport import Transport
 
@@ -44,7 +44,7 @@ class WorldError(AssertionError):
         super().__init__(
             f"{cause}\n  seed {world.seed}, virtual second {world.now:.4f}, "
             f"{world.trace.entries} trace entries, digest {world.trace.digest()[:16]}\n"
-            f"  options {world.options!r}\n{world.trace.tail()}"
+            f"  options {describe(world.options)}\n{world.trace.tail()}"
         )
 
 

@@ -232,7 +232,7 @@ def test_a_spinning_node_is_caught() -> None:
 
 def test_checkers_catch_a_head_that_is_public_before_it_is_durable() -> None:
     world = world_of(2)
-    world.run_for(2.0)
+    world.run_for(2.5)
     hasty = node(world.devices[1])
     hasty.publish()
     assert hasty.flight is not None
