@@ -14,6 +14,9 @@ from gossipfl.config import Limits, Pace
 from gossipfl.events import Address, Source
 from gossipfl.messages import Head
 
+BREAKER_FAILURES = 3
+"""Failures in a row, per address, before a peer is left alone. At 20 % loss each way one request in
+three fails, so that a single failure means little; three in a row happen once in twenty."""
 BREAKER_DOUBLINGS_MAX = 5  # guess: 32 times the first pause, 160 s in the lan preset
 
 
@@ -128,8 +131,9 @@ class PeerBook:
         peer.failures += 1
         if len(peer.addresses) > 1:
             peer.addresses.append(peer.addresses.pop(0))  # try its other address next
-        if peer.failures >= len(peer.addresses):
-            peer.open_until = now + self._pause(peer.failures - len(peer.addresses) + 1)
+        patience = BREAKER_FAILURES * len(peer.addresses)
+        if peer.failures >= patience:
+            peer.open_until = now + self._pause(peer.failures - patience + 1)
         return bound
 
     def _pause(self, failures: int) -> float:
