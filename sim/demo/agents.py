@@ -37,7 +37,7 @@ def command(place: Place, attack: str) -> list[str]:
 def ask(place: Place) -> dict[str, Any] | None:
     """A device's status with its peers; None while it does not answer."""
     try:
-        return {**call(place.socket, "status"), **call(place.socket, "peers")}
+        return call(place.socket, "status")
     except UserError:
         return None
 

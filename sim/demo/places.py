@@ -46,6 +46,7 @@ class Job:
     pace: str
     stops: bool = True  # after `rounds`; False: it goes on for ever
     rule: str = "nna"
+    assumed: int | None = None  # attackers that the policy assumes; None: as many as there are
     alpha: float | None = 0.5
     input_max: float = 4.0  # what the brightest pixel is to the model; a probe: 1 learns slower
 
@@ -172,7 +173,7 @@ def sign_job(job: Job, operator: Official, shipped: Path, folder: Path) -> tuple
     data = write(bundle)
     choices = Choices(
         n=job.devices,
-        attackers=job.liars,
+        attackers=job.liars if job.assumed is None else job.assumed,
         rule=job.rule,
         sample=job.devices - 1,  # a fleet this small pulls everybody
         epochs=job.training.epochs,
