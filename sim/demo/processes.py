@@ -62,7 +62,8 @@ class Child:
 class Children:
     """A context: every child started in it is gone when it is left, by whatever way."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = STOP_S) -> None:
+        self._patience_s = patience_s
         self.all: list[Child] = []
         self._die_with_parent = _die_with_parent()
 
@@ -103,12 +104,12 @@ class Children:
         return child
 
     def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to who is left after STOP_S. A second Ctrl-C kills at once."""
+        """SIGTERM to all, SIGKILL to who is left after its patience. A second Ctrl-C kills at once."""
         for child in self.all:
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(signal.SIGTERM)
         try:
-            until = time.monotonic() + STOP_S
+            until = time.monotonic() + self._patience_s
             for child in self.all:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.process.wait(max(0.0, until - time.monotonic()))
