@@ -118,11 +118,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.x)
 
-    def shuffled(self, rng: np.random.Generator) -> Iterator[Cut]:
-        """All examples once, in the generator's order."""
+    def shuffled(self, rng: np.random.Generator, most: int | None = None) -> Iterator[Cut]:
+        """All examples once, in the generator's order; at most `most` real ones to a batch."""
+        size = min(most or self._batch, self._batch)
         order = rng.permutation(len(self))
-        for start in range(0, len(order), self._batch):
-            chosen = order[start : start + self._batch]
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
             yield self._pad(self.x[chosen], self.y[chosen])
 
     def in_order(self) -> Iterator[Cut]:

@@ -68,7 +68,7 @@ class OnnxTrainer:
         prox = np.float32(training.prox)
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(training.epochs):
-                for cut in self._train.shuffled(rng):
+                for cut in self._train.shuffled(rng, training.batch):
                     feed = {"params": parameters, "x": cut.x, "y": cut.y, "w": cut.w}
                     step: Vector = self._gradient.run(None, feed)[0]
                     if prox:

@@ -132,10 +132,13 @@ class Collector:
                 core.rounds.settle(peer.device, core.now)
                 return
             try:
-                self._take(peer, update)
+                settled = self._take(peer, update)
             except PeerError as error:
                 core.blame(peer.device, error)
                 core.rounds.settle(peer.device, core.now)
+                return
+            if not settled:
+                self._nothing_new(pending, peer)
             return
         if collecting:
             self._fetch_update(pending, peer)
@@ -169,16 +172,17 @@ class Collector:
         if ref.size != expected:
             raise PeerError(Fault.WRONG_LENGTH, f"it declares {ref.size} bytes, not {expected}")
 
-    def _take(self, peer: Peer, data: bytes) -> None:
+    def _take(self, peer: Peer, data: bytes) -> bool:
+        """Into the inbox. True if the peer is done with for this round. Raises PeerError."""
         core, job = self._core, self._core.job
         head = peer.head
         if head is None or head.update is None or job.lineage is None or job.layout is None:
-            return
+            return True
         self._check_size(head.update)
         vector = decode_update(data, job.lineage, head.update.codec, job.layout.count)
         require_mergeable(vector, job.layout.count, core.limits.norm_max)
         core.shelf.put(head.update.digest, data)
-        core.rounds.take(
+        return core.rounds.take(
             Received(
                 peer.device,
                 head.seq,
@@ -198,7 +202,8 @@ class Collector:
             return
         if peer.head.update.digest != pending.digest:
             return  # a newer head came in between; its update is on its way
-        self._take(peer, data)
+        if not self._take(peer, data):
+            self._nothing_new(pending, peer)
 
     def _nothing_new(self, pending: Pending, peer: Peer) -> None:
         """Ask once more while there is time, if this peer trains; otherwise it is done with."""
@@ -207,7 +212,7 @@ class Collector:
             return
         left = core.rounds.deadline - core.now
         if (
-            pending.purpose is Purpose.COLLECT
+            core.rounds.phase is Phase.COLLECTING
             and left > REASK_S
             and peer.device in core.rounds.open
         ):

@@ -132,6 +132,7 @@ class Cycle:
         if core.rounds.phase is not Phase.PUBLISHING:
             return
         core.rounds.step(Step.PUBLISHED)
+        core.rounds.published_at = core.now
         core.collector.collect(core.collector.eligible(), Purpose.COLLECT)
 
     def end(self, why: str) -> None:

@@ -111,6 +111,7 @@ class Merger:
         job.accuracy, job.loss = event.accuracy, event.loss
         self._score(event)
         self._leave_receipt(event)
+        core.rounds.align(self._merging)
         core.rounds.merged(self._merging)
         core.publisher.touch("base", "reputation", "clock")
         accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"

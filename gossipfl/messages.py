@@ -143,6 +143,7 @@ class Training(_Message, frozen=True):
     learning_rate: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.05
     momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
     prox: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+    batch: Annotated[int, Meta(ge=1, le=65_536)] | None = None  # None: the bundle's; never above it
 
 
 class Stop(_Message, frozen=True):

@@ -16,6 +16,9 @@ from gossipfl.config import Pace
 from gossipfl.errors import LocalError
 from gossipfl.parameters import Vector
 
+ALIGN = 0.5
+"""Share of the median offset that is made up per round: guess, a few rounds to settle."""
+
 
 class Phase(StrEnum):
     IDLE = "idle"
@@ -72,7 +75,7 @@ class Rounds:
         self.phase = Phase.IDLE
         self.number = 0
         self.next_at = math.inf
-        self.started_at = 0.0
+        self.published_at = 0.0
         self.deadline = math.inf
         self.grace_at = math.inf
         self.sampled: list[bytes] = []
@@ -93,7 +96,7 @@ class Rounds:
         """Start a round. `jitter` is uniform in [-1, 1]."""
         self.step(step)
         self.number += 1
-        self.started_at = now
+        self.published_at = now
         self.deadline = now + self._pace.round_deadline_s
         self.grace_at = math.inf
         interval = self._pace.round_interval_s * (1 + self._pace.round_jitter * jitter)
@@ -103,14 +106,28 @@ class Rounds:
     def collect(self, sampled: list[bytes], now: float) -> None:
         """These peers take part. Those whose new update is already here are done with."""
         self.sampled = sampled
-        self.open = {d for d in sampled if d not in self.inbox or not self.inbox[d].is_fresh}
+        self.open = {d for d in sampled if not self.is_current(d)}
         # Long training must not eat the time to listen: a round still ends, a little later.
         self.deadline = max(self.deadline, now + self._pace.round_deadline_s / 2)
 
-    def take(self, received: Received, now: float) -> None:
-        """A verified update came in. Replaces that peer's older one."""
+    def is_current(self, device: bytes) -> bool:
+        """Is this peer's update here, not merged before, and of about the time of our own?
+
+        What appeared long before our own publication is the last round's: its successor is near.
+        """
+        received = self.inbox.get(device)
+        if received is None or not received.is_fresh:
+            return False
+        interval = self._pace.round_interval_s
+        return interval == 0.0 or received.seen_at >= self.published_at - interval / 2
+
+    def take(self, received: Received, now: float) -> bool:
+        """A verified update came in; replaces that peer's older one. True if none newer is due."""
         self.inbox[received.device] = received
+        if not self.is_current(received.device):
+            return False
         self.settle(received.device, now)
+        return True
 
     def settle(self, device: bytes, now: float) -> None:
         """This peer will bring nothing more in this round (it has, or it failed)."""
@@ -119,9 +136,7 @@ class Rounds:
             self.grace_at = now + self._pace.grace_s
 
     def fresh(self) -> int:
-        return sum(
-            d in self.inbox and self.inbox[d].is_fresh for d in self.sampled if d not in self.open
-        )
+        return sum(self.is_current(d) for d in self.sampled if d not in self.open)
 
     @staticmethod
     def quorum(sample: int) -> int:
@@ -139,6 +154,23 @@ class Rounds:
             for d in self.sampled
             if d in self.inbox and now - self.inbox[d].seen_at <= self._pace.stale_s
         ]
+
+    def align(self, received: list[Received]) -> None:
+        """Move the next round towards when the others publish: the sooner a model is merged after
+        it was trained, the more a round teaches (half of all progress is lost otherwise).
+
+        Pulse coupling (Mirollo and Strogatz 1990) with the median offset, so that a minority
+        cannot drag a fleet's rhythm; at most a quarter of an interval per round.
+        """
+        interval = self._pace.round_interval_s
+        offsets = sorted(
+            (r.seen_at - self.published_at + interval / 2) % interval - interval / 2
+            for r in received
+            if r.is_fresh and interval > 0.0
+        )
+        if offsets:
+            median = offsets[(len(offsets) - 1) // 2]
+            self.next_at += min(max(ALIGN * median, -interval / 4), interval / 4)
 
     def merged(self, received: list[Received]) -> None:
         for entry in received:

@@ -153,11 +153,12 @@ class Learner:
         x, y = self.data.train.x, self.data.train.y
         rate = np.float32(training.learning_rate)
         momentum = np.float32(training.momentum)
+        batch = training.batch or BATCH
         for _ in range(training.epochs):
             order = generator.permutation(len(y))
             shuffled_x, shuffled_y = x[order], y[order]
-            for start in range(0, len(y), BATCH):
-                rows = slice(start, start + BATCH)
+            for start in range(0, len(y), batch):
+                rows = slice(start, start + batch)
                 self.model.gradient(parameters, shuffled_x[rows], shuffled_y[rows], gradient)
                 if training.prox:
                     gradient += np.float32(training.prox) * (parameters - base)
