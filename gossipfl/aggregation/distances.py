@@ -19,6 +19,10 @@ GRAM_FLOATS = 1 << 19
 """Values in one centred chunk of all rows: 2 MiB. BLAS blocks it for the cache by itself; measured,
 half of it costs 5 % and a quarter 10 %."""
 
+GRAM_TILE = 4
+"""Rows are filled up with zeros to a multiple of this: OpenBLAS multiplies 20 rows faster than 19
+(measured 9.6 against 13.4 ms for 10^6 columns)."""
+
 EXACT_CHUNK = 1 << 14
 """Values per chunk in float64: two buffers of 128 kB."""
 
@@ -99,12 +103,14 @@ def _centred_gram(rows: Sequence[Vector]) -> Squares:
     gram = np.zeros((n, n))
     if n == 1:
         return gram
+    padded = -(-(n - 1) // GRAM_TILE) * GRAM_TILE
     length = min(max(GRAM_FLOATS // n // 1024, 1) * 1024, count)
-    buffer = np.empty((n - 1) * length, np.float32)
+    buffer = np.zeros(padded * length, np.float32)
     for start in range(0, count, length):
         anchor = rows[0][start : start + length]
-        centred = buffer[: (n - 1) * anchor.size].reshape(n - 1, anchor.size)
+        centred = buffer[: padded * anchor.size].reshape(padded, anchor.size)
         for index, row in enumerate(rows[1:]):
             np.subtract(row[start : start + length], anchor, out=centred[index])
-        gram[1:, 1:] += centred @ centred.T
+        centred[n - 1 :] = 0.0  # a shorter last chunk puts old values there
+        gram[1:, 1:] += (centred @ centred.T)[: n - 1, : n - 1]
     return gram
