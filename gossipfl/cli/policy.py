@@ -39,6 +39,9 @@ def add_parser(subparsers: Any) -> None:
     issue.add_argument("--epochs", type=int, metavar="N", help="per round; default: the bundle's")
     issue.add_argument("--learning-rate", type=float, metavar="X", help="default: the bundle's")
     issue.add_argument("--momentum", type=float, metavar="X", help="default: the bundle's")
+    issue.add_argument(
+        "--batch", type=int, metavar="N", help="at most the bundle's, which is the default"
+    )
     issue.add_argument("--rounds", type=int, metavar="N", help="stop after so many; default: never")
     issue.add_argument("-o", "--output", type=Path, metavar="FILE", help="default policy.gfp")
     add_socket(issue)
@@ -78,6 +81,7 @@ def policy_issue(args: Namespace) -> Result:
         epochs=args.epochs,
         learning_rate=args.learning_rate,
         momentum=args.momentum,
+        batch=args.batch,
         rounds=args.rounds,
     )
     policy = documents.next_policy(job, choices, prev, official.member, int(time.time()))

@@ -56,6 +56,7 @@ class Choices:
     epochs: int | None = None
     learning_rate: float | None = None
     momentum: float | None = None
+    batch: int | None = None
     rounds: int | None = None
 
 
@@ -181,6 +182,7 @@ def _training(choices: Choices, before: Policy | None, optimizer: Optimizer) -> 
         "epochs": choices.epochs,
         "learning_rate": choices.learning_rate,
         "momentum": choices.momentum,
+        "batch": choices.batch,
     }
     return msgspec.structs.replace(base, **{k: v for k, v in changes.items() if v is not None})
 

@@ -179,6 +179,7 @@ def sign_job(job: Job, operator: Official, shipped: Path, folder: Path) -> tuple
         epochs=job.training.epochs,
         learning_rate=job.training.learning_rate,
         momentum=job.training.momentum,
+        batch=job.training.batch,
         rounds=job.rounds if job.stops else None,
     )
     signed = PolicyJob.of(bundle, data)

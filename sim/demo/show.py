@@ -24,7 +24,7 @@ from sim.demo.table import Screen
 from sim.demo.watch import Watch, Watched
 
 BUNDLE = "digits-mlp"
-TRAINING = Training(epochs=1, learning_rate=0.05, momentum=0.9)  # a probe of this job chose it
+TRAINING = Training(epochs=1, learning_rate=0.05, momentum=0.9, batch=16)  # by a probe of this job
 LOOK_S = 0.5  # how often the table is drawn: guess
 ROUND_S = 3.0  # pace "demo"
 START_S = 60.0  # seven agents on a slow two-core machine: guess
