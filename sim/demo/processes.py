@@ -104,7 +104,7 @@ class Children:
         return child
 
     def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to who is left after its patience. A second Ctrl-C kills at once."""
+        """SIGTERM to all, SIGKILL to who is left later. A second Ctrl-C kills at once."""
         for child in self.all:
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(signal.SIGTERM)
