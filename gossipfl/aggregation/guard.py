@@ -44,8 +44,8 @@ def catastrophic(loss_merged: float, loss_accepted: float, nats: float = 1.0) ->
     """Whether to keep the old model: the merged one's loss on local data is far beyond the last.
 
     loss_merged, loss_accepted: mean loss in nats per example of the merged model and of the last
-    accepted one. One nat is measured (design probes): a strict "not worse than mine" test ruins
-    learning, 87 to 60 % and 80 to 29 %. A merged loss that is not finite is catastrophic; an
+    accepted one. One nat is a guess that held in probes, where a strict "not worse than mine" test
+    ruined learning (87 to 60 %, 80 to 29 %). A merged loss that is not finite is catastrophic; an
     accepted loss that is not finite forbids nothing else. Not for use with a privacy policy.
     """
     if not math.isfinite(loss_merged):

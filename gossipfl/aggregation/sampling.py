@@ -26,7 +26,7 @@ def sample_size(
     """The smallest s so that attackers stay below `share` of every pull, own model counted in.
 
     n devices, `attackers` of them hostile; the promise holds for all honest devices over `rounds`
-    rounds except with probability `failure` (200 rounds and 1 %: the design's table). Where no s
+    rounds except with probability `failure` (200 rounds and 1 %: a long run, a guess). Where no s
     keeps it, n - 1: pull everybody. Raises ValueError if the numbers make no fleet.
     """
     _check(n, attackers, rounds, failure)

@@ -1,4 +1,4 @@
-"""Sample size and assumed attackers: the design's table, and the definition by exact fractions."""
+"""Sample size and assumed attackers: a table worked out apart, and the definition by exact fractions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("fleet", "expected"), TABLE.items())
-def test_table_of_the_design(fleet: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_known_table(fleet: tuple[int, int], expected: tuple[int, int]) -> None:
     assert (sample_size(*fleet), sample_size(*fleet, share=1 / 3)) == expected
 
 
