@@ -1,4 +1,4 @@
-"""Sample size and assumed attackers: a table worked out apart, and the definition by exact fractions."""
+"""Sample size and assumed attackers: a table worked out apart, and exact fractions."""
 
 from __future__ import annotations
 
