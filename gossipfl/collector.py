@@ -12,7 +12,7 @@ from gossipfl.messages import UpdateRef
 from gossipfl.objects import digest
 from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose, weighted_sample
-from gossipfl.rounds import Phase, Received
+from gossipfl.rounds import ASKS_MAX, Phase, Received
 
 SAMPLE_MIN = 8
 """Peers asked even where no attacker is assumed: guess, mixes 100 devices in three rounds."""
@@ -67,7 +67,9 @@ class Collector:
         if policy is None or live == 0:
             self.sample = self.f = 0
             return
-        attackers = min(policy.attackers, live)
+        # Who is condemned by proof was one of the assumed attackers and is never asked again.
+        condemned = len({device for device, _ in self._core.evidence})
+        attackers = min(max(0, policy.attackers - condemned), live)
         wanted = policy.sample
         if wanted is None:
             bound = sample_size(policy.n, policy.attackers) if policy.attackers else 1
@@ -80,6 +82,11 @@ class Collector:
     def _ask(self, peer: Peer, purpose: Purpose) -> None:
         """Ask for the peer's head and update; the server may hold a "nothing new" for a while."""
         core = self._core
+        asked = core.rounds.asked.get(peer.device, 0)
+        if asked >= ASKS_MAX:
+            core.rounds.settle(peer.device, core.now)
+            return
+        core.rounds.asked[peer.device] = asked + 1
         ref = peer.head.update if peer.head is not None else None
         held = core.rounds.inbox.get(peer.device)
         has_it = peer.head is not None and (

@@ -55,7 +55,7 @@ class Intake:
         core.emit(*effects)
         if pending is None:
             return
-        if event.head is None:
+        if event.head is None or (pending.etag and digest(event.head) == pending.etag):
             if pending.device is not None:
                 core.book.reached(pending.device, core.now)
             elif event.member is not None and event.tls_key is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gossipfl.config import Limits
@@ -44,6 +44,7 @@ class Pending:
     device: bytes | None  # the peer asked, None before it is known
     round: int = 0
     digest: bytes | None = None
+    etag: bytes | None = None  # of a head request: the head that we hold
     about: bytes | None = None  # device that the object speaks of, where it is not the peer asked
     parked: bytes | None = None  # a head that waits for its member object
     update: bytes | None = None  # the update that rode with the parked head
@@ -64,7 +65,7 @@ class Pulls:
         """Ask for a head: `pending.about` names whose, None the peer's own."""
         if len(self._pending) - len(self._objects_out) >= self._limits.heads_out:
             return []
-        request = self._register(pending)
+        request = self._register(replace(pending, etag=etag))
         return [
             FetchHead(request, pending.address, pending.about, etag, wait_s, update_bytes),
         ]

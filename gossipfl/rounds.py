@@ -19,6 +19,12 @@ from gossipfl.parameters import Vector
 ALIGN = 0.5
 """Share of the median offset that is made up per round: guess, a few rounds to settle."""
 
+INBOX_MAX = 256
+"""Updates held, one per peer: guess, the largest pull that the sampling bound asks for is 213."""
+ASKS_MAX = 8
+"""Head requests to one peer in one round: guess, so that one who issues heads without end cannot
+keep us busy."""
+
 
 class Phase(StrEnum):
     IDLE = "idle"
@@ -80,6 +86,7 @@ class Rounds:
         self.grace_at = math.inf
         self.sampled: list[bytes] = []
         self.open: set[bytes] = set()  # sampled and not yet done with
+        self.asked: dict[bytes, int] = {}  # head requests per peer in this round
         self.inbox: dict[bytes, Received] = {}
         self.job = 0  # number of the training or merge under way
         self.below_quorum = 0
@@ -106,6 +113,7 @@ class Rounds:
     def collect(self, sampled: list[bytes], now: float) -> None:
         """These peers take part. Those whose new update is already here are done with."""
         self.sampled = sampled
+        self.asked.clear()
         self.open = {d for d in sampled if not self.is_current(d)}
         # Long training must not eat the time to listen: a round still ends, a little later.
         self.deadline = max(self.deadline, now + self._pace.round_deadline_s / 2)
@@ -124,6 +132,9 @@ class Rounds:
     def take(self, received: Received, now: float) -> bool:
         """A verified update came in; replaces that peer's older one. True if none newer is due."""
         self.inbox[received.device] = received
+        while len(self.inbox) > INBOX_MAX:
+            loose = [d for d in self.inbox if d not in self.sampled] or list(self.inbox)
+            del self.inbox[min(loose, key=lambda d: self.inbox[d].seen_at)]
         if not self.is_current(received.device):
             return False
         self.settle(received.device, now)
