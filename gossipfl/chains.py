@@ -67,22 +67,22 @@ class Chains:
         chain = self._chains.get(device)
         return chain.seen[max(chain.seen)] if chain and chain.seen else None
 
-    def wants(self, device: bytes, seq: int, name: bytes) -> bool:
-        """Should the head (seq, digest) that a receipt mentions be fetched and looked at?
-
-        Yes if it contradicts what we know, or touches a number next to one we hold, where only
-        its `prev` can tell.
-        """
+    def contradicts(self, device: bytes, seq: int, name: bytes) -> bool:
+        """Would the head (seq, digest) that a receipt mentions prove a fork, with those we hold?"""
         chain = self._chains.get(device)
-        if chain is None or not chain.seen:
+        if chain is None:
             return False
         same = chain.seen.get(seq)
         if same is not None:
             return same.digest != name
         after = chain.seen.get(seq + 1)
-        if after is not None:
-            return after.head.prev != name
-        return seq - 1 in chain.seen
+        return after is not None and after.head.prev != name
+
+    def follows(self, device: bytes, seq: int) -> bool:
+        """Does this number come right after one that we hold, and is it unknown? Only the `prev`
+        of that head can tell whether it belongs to the same chain."""
+        chain = self._chains.get(device)
+        return chain is not None and seq not in chain.seen and seq - 1 in chain.seen
 
     def gap(self, device: bytes) -> bytes | None:
         """The digest to fetch next so that the newest heads become one linked chain, or None.

@@ -13,7 +13,7 @@ from gossipfl.core import Core
 from gossipfl.events import Address, Topic
 from gossipfl.identity import short_name
 from gossipfl.membership import Known
-from gossipfl.messages import Head, Receipt, Revocation
+from gossipfl.messages import Head, Merged, Receipt, Revocation
 from gossipfl.objects import Kind, bytes_max
 from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose
@@ -26,6 +26,7 @@ class Upkeep:
         self.poll_at = math.inf
         self._receipts_left: dict[bytes, int] = {}  # receipts still to be read per peer, this round
         self._walks_left = 0
+        self._doubts_left = 0
         self._evidence_asked: dict[bytes, int] = {}
 
     # --- polls -----------------------------------------------------------------------------
@@ -114,9 +115,11 @@ class Upkeep:
     def new_round(self) -> None:
         """Read the receipts of a few random peers: they show which heads others were shown."""
         core = self._core
-        self._walks_left = core.limits.chain_fetches_per_round
+        # Contradictions have a budget of their own: in a fleet of 30 gaps alone use up the other.
+        self._walks_left = self._doubts_left = core.limits.chain_fetches_per_round
         self._evidence_asked.clear()
-        for peer in core.book.live(core.now):
+        live = list(core.book.live(core.now))
+        for peer in core.entropy.sample(live, len(live)):  # the budget does not suffice for all
             self._walk(peer)
         readable = [
             p
@@ -145,10 +148,8 @@ class Upkeep:
                 if entry.seq > core.own.seq:
                     self._walk_to(peer, entry.head, core.device)
                 continue
-            if core.is_barred(entry.device) or self._walks_left <= 0:
-                continue
-            if core.chains.wants(entry.device, entry.seq, entry.head):
-                self._walk_to(peer, entry.head, entry.device)
+            if not core.is_barred(entry.device):
+                self._compare(peer, entry)
         left = self._receipts_left.get(receipt.device, 0) - 1
         self._receipts_left[receipt.device] = left
         if left > 0 and receipt.prev is not None and receipt.number > peer.receipts_read + 1:
@@ -157,11 +158,21 @@ class Upkeep:
             newest = peer.head.receipts.number if peer.head and peer.head.receipts else 0
             peer.receipts_read = max(peer.receipts_read, receipt.number, newest)
 
+    def _compare(self, peer: Peer, entry: Merged) -> None:
+        """Fetch the head that a receipt names if it may prove that its signer forked."""
+        core = self._core
+        if core.chains.contradicts(entry.device, entry.seq, entry.head):
+            if self._doubts_left > 0:
+                self._doubts_left -= 1
+                self._walk_to(peer, entry.head, entry.device)
+        elif self._walks_left > 0 and core.chains.follows(entry.device, entry.seq):
+            self._walks_left -= 1
+            self._walk_to(peer, entry.head, entry.device)
+
     def _walk_to(self, peer: Peer, name: bytes, about: bytes) -> None:
         core = self._core
         if core.parcels.is_bad(name):
             return
-        self._walks_left -= 1
         pending = Pending(Purpose.WALK, peer.addresses[0], peer.device, digest=name, about=None)
         core.emit(*core.pulls.object(pending, core.limits.head_bytes))
 

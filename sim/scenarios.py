@@ -196,21 +196,20 @@ def equivocation(
     scene.world.network.block([blind.index], [liar.index])
     scene.start()
     honest = scene.honest()
-    scene.run_rounds(2, limit_s=60.0)
-    started = {d.index: scene.base_round(d) for d in honest}
-    scene.world.run_until(
-        Every(scene.world, lambda: all(proof_against(scene, d, liar) for d in honest)), 120.0
-    )
-    took = max(scene.base_round(d) - started[d.index] for d in honest)
-    seen = sum(event_of(scene, blind, liar))
+    at: dict[int, int] = {}  # rounds that each has done when it serves a proof
+
+    def proven() -> bool:
+        for device in honest:
+            if device.index not in at and proof_against(scene, device, liar):
+                at[device.index] = scene.base_round(device)
+        return len(at) == len(honest)
+
+    scene.world.run_until(Every(scene.world, proven), 120.0)
+    saw = blind.node is not None and blind.node.shelf.head(liar.device) is not None
     scene.run_rounds(settle_rounds, limit_s=60.0)
-    return outcome("equivocation", scene, rounds=took, blind_heads=seen)
-
-
-def event_of(scene: Scene, device: SimDevice, liar: SimDevice) -> list[bool]:
-    """Whether `device` holds a head of the liar on its shelf (it should have seen none)."""
-    held = device.node.shelf.head(liar.device) if device.node is not None else None
-    return [held is not None]
+    return outcome(
+        "equivocation", scene, rounds=max(at.values()), blind_rounds=at[blind.index], blind_saw=saw
+    )
 
 
 def proof_against(scene: Scene, device: SimDevice, liar: SimDevice) -> Evidence | None:
