@@ -32,7 +32,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("node", "core", "intake", "cycle", "collector", "merger", "publisher", "steering"),
-        *("restorer", "upkeep", "report"),
+        *("restorer", "upkeep", "report", "documents", "durable", "parcels", "retention"),
     ),
     ("net", "fleet", "authoring", "bundles", "hub"),
     ("cli", "__main__"),
