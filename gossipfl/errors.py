@@ -282,6 +282,11 @@ ERRORS: dict[str, ErrorEntry] = {
         "the message names the file and the row; docs/how-to/data.md lists what is read",
         Exit.CONFIG,
     ),
+    "GF408": ErrorEntry(
+        "no model yet",
+        "wait for the first merge: `gossipfl status` says what the device waits for",
+        Exit.NO,
+    ),
     "GF501": ErrorEntry(
         "state folder cannot be used",
         "check the space, the owner and the mode (0700) of the folder, then start again",

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from device_agent import store
-from gossipfl.events import Batch
+from gossipfl.durable import Batch
 
 COMMITS = 200
 MODEL_BYTES = 38_000  # MLP 64-128-10

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from device_agent.store import INLINE_BYTES, DeviceStore
-from gossipfl.events import Batch, Snapshot
+from gossipfl.durable import Batch, Snapshot
 
 KEPT = 2  # objects of so many newest commits are kept, older ones are retired
 

@@ -24,19 +24,19 @@ from gossipfl.errors import UserError
 MODEL = bytes(range(256)) * 4_000
 
 
-def echo(request: Mapping[str, Any]) -> Answer:
+async def echo(request: Mapping[str, Any]) -> Answer:
     return Answer({"got": request["text"]})
 
 
-def model(_: Mapping[str, Any]) -> Answer:
+async def model(_: Mapping[str, Any]) -> Answer:
     return Answer({"round": 3}, MODEL)
 
 
-def refuse(_: Mapping[str, Any]) -> Answer:
+async def refuse(_: Mapping[str, Any]) -> Answer:
     raise UserError("GF405", "row 3 is wrong", "mend it")
 
 
-def break_(_: Mapping[str, Any]) -> Answer:
+async def break_(_: Mapping[str, Any]) -> Answer:
     raise RuntimeError("oops")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from device_agent.data import DataSet, DataSource, DataSpec
-from device_agent.local_training import LocalTrainer, NoData
+from device_agent.local_training import LocalTrainer
 from device_agent.settings import DataSection
 from device_agent.shadow import PATIENCE, ShadowTrainer
 from gossipfl.errors import LocalError
@@ -123,10 +123,11 @@ def test_without_accuracy_a_clearly_lower_loss_counts(tmp_path: Path) -> None:
 class TestLocalTrainer:
     """New files reach the next training, without a restart."""
 
-    def make(self, tmp_path: Path) -> tuple[LocalTrainer, list[int], Path]:
+    def make(self, tmp_path: Path, count: int = 40) -> tuple[LocalTrainer, list[int], Path]:
         folder = tmp_path / "data"
         folder.mkdir()
-        self.add(folder, "a", 40)
+        if count:
+            self.add(folder, "a", count)
         source = DataSource(
             DataSection(source=str(folder)), DataSpec((2,), "f32", (), "i64", classes=2)
         )
@@ -136,7 +137,8 @@ class TestLocalTrainer:
             sizes.append(len(data.train_x) + len(data.test_x))
             return Steps()
 
-        return LocalTrainer(source, build, tmp_path / "alone.bin"), sizes, folder
+        alone = tmp_path / "alone.bin"
+        return LocalTrainer(Steps.layout, Steps.initial, source, build, alone), sizes, folder
 
     def add(self, folder: Path, name: str, count: int) -> None:
         rng = np.random.default_rng(count)
@@ -144,28 +146,41 @@ class TestLocalTrainer:
 
     def test_new_files_are_trained_on(self, tmp_path: Path) -> None:
         trainer, sizes, folder = self.make(tmp_path)
-        base = np.zeros(3, np.float32)
-        trainer.train(base, TRAINING, 0)
+        trainer.train(Steps.initial, TRAINING, 0)
         self.add(folder, "b", 20)
-        trainer.train(base, TRAINING, 1)
-        trainer.train(base, TRAINING, 2)
+        trainer.train(Steps.initial, TRAINING, 1)
+        trainer.train(Steps.initial, TRAINING, 2)
         assert sizes == [40, 60]
+        assert sum(trainer.examples) == 60
         assert trainer.alone == Evaluation(1.0, 0.3, 5)
 
-    def test_a_broken_file_is_told_and_training_goes_on(
+    def test_a_broken_file_is_told_once_and_training_goes_on(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         trainer, sizes, folder = self.make(tmp_path)
         (folder / "c.npz").write_bytes(b"?")
         for seed in range(3):
-            trainer.train(np.zeros(3, np.float32), TRAINING, seed)
+            trainer.train(Steps.initial, TRAINING, seed)
         assert sizes == [40]
         assert "c.npz" in trainer.problem
         assert len(caplog.records) == 1
 
+    def test_it_waits_for_its_first_examples(self, tmp_path: Path) -> None:
+        trainer, _, folder = self.make(tmp_path, count=0)
+        assert not trainer.is_ready
+        assert "holds no examples" in trainer.problem
+        with pytest.raises(LocalError, match="holds no examples"):
+            trainer.train(Steps.initial, TRAINING, 0)
+        self.add(folder, "a", 30)
+        trainer.refresh()
+        assert trainer.is_ready
+        assert trainer.problem == ""
+        assert trainer.train(Steps.initial, TRAINING, 0).tolist() == [1.0] * 3
+
 
 def test_a_device_without_data_never_trains() -> None:
-    trainer = NoData(Steps.layout, Steps.initial)
+    trainer = LocalTrainer(Steps.layout, Steps.initial, None, lambda _: Steps())
+    assert not trainer.is_ready
     with pytest.raises(LocalError, match=r"data\.source"):
         trainer.train(Steps.initial, TRAINING, 0)
     assert math.isnan(trainer.loss(Steps.initial))

@@ -16,7 +16,7 @@ import pytest
 from device_agent.object_files import Files
 from device_agent.store import INLINE_BYTES, SCHEMA, DeviceStore
 from gossipfl.errors import StoreError, UserError
-from gossipfl.events import Batch, Snapshot
+from gossipfl.durable import Batch, Snapshot
 from gossipfl.interfaces import Store
 from gossipfl.memory import MemoryStore
 
@@ -279,7 +279,7 @@ import resource, sys
 from pathlib import Path
 from device_agent.store import DeviceStore
 from gossipfl.errors import StoreError
-from gossipfl.events import Batch
+from gossipfl.durable import Batch
 store = DeviceStore(Path(sys.argv[1]))
 store.commit(Batch(seq=1, head=b"h1"))
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

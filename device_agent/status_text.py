@@ -1,0 +1,167 @@
+"""`status` and `peers` for people, at 80 columns: plain dicts in, text out, nothing heavy."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Paint = Any
+"""`gossipfl.cli.output.Palette.paint`, or anything of its shape."""
+
+WIDTH = 80
+_LABEL = 10
+_SHUT_OUT = ("quarantined", "condemned", "revoked", "evidence")
+_COLOURS = {"live": "green", "away": "dim"}
+_ORDER = {"live": 1, "away": 2}  # who is shut out comes first: that is why people look
+NOTE_LINES = 3
+
+
+def status_text(status: Mapping[str, Any], paint: Paint) -> str:
+    """A line for each thing a person wants to know."""
+    rows = [
+        ("device", status["device"]),
+        ("state", _state(status)),
+        ("policy", _policy(status.get("policy"))),
+        ("model", _model(status)),
+        ("accuracy", _accuracy(status)),
+        ("peers", _peers(status)),
+        ("traffic", _traffic(status)),
+        ("process", _process(status)),
+    ]
+    for label, key in (("waits for", "waiting_for"), ("listening", "listen_only")):
+        if status.get(key):
+            rows.append((label, status[key]))
+    for label, key in (("data", "data_problem"), ("store", "store_problem")):
+        if status.get(key):
+            rows.append((label, paint(f"problem: {status[key]}", "yellow")))
+    return "\n".join(_row(label, text, paint) for label, text in rows)
+
+
+def _row(label: str, text: str, paint: Paint) -> str:
+    lines = textwrap.wrap(text, WIDTH - _LABEL) or [""]
+    lead = paint(label.ljust(_LABEL), "dim")
+    return "\n".join(
+        (lead if number == 0 else " " * _LABEL) + line for number, line in enumerate(lines)
+    )
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    if status.get("finished"):
+        return f"finished after {status['round']} rounds, head {status['seq']}"
+    return f"round {status['round']}, {status['phase']}, head {status['seq']}"
+
+
+def _policy(policy: Mapping[str, Any] | None) -> str:
+    if policy is None:
+        return "none yet"
+    rounds = f", {policy['rounds']} rounds" if policy.get("rounds") else ""
+    return (
+        f"{policy['term']}.{policy['version']}, run {policy['run']}: rule {policy['rule']}, "
+        f"{policy['n']} devices, {policy['attackers']} assumed attackers{rounds}"
+    )
+
+
+def _model(status: Mapping[str, Any]) -> str:
+    if not status.get("base"):
+        return "none yet"
+    return f"the merge of round {status['base_round']} (base {status['base'][:12]})"
+
+
+def _accuracy(status: Mapping[str, Any]) -> str:
+    """Together against alone; the loss where the task has no accuracy."""
+    held_out = status["examples"]["held_out"]
+    together, alone = status["together_accuracy"], status["alone_accuracy"]
+    if together is None:
+        loss = status.get("loss")
+        if loss is None:
+            return "not measured yet" if held_out else "no data here to measure it"
+        beside = status.get("alone_loss")
+        alone_text = "" if beside is None else f", alone {beside:.4g}"
+        return f"held-out loss {loss:.4g} together{alone_text} ({held_out} examples)"
+    if alone is None:
+        return f"{together:.1%} together, on {held_out} held-out examples"
+    still = "" if status["alone_is_done"] else ", still training"
+    return (
+        f"{together:.1%} together, {alone:.1%} alone{still} "
+        f"({together - alone:+.1%}), on {held_out} held-out examples"
+    )
+
+
+def _peers(status: Mapping[str, Any]) -> str:
+    peers = status["peers"]
+    live = sum(peer["state"] == "live" for peer in peers)
+    out = sum(peer["state"] in _SHUT_OUT for peer in peers)
+    parts = [f"{live} live", f"{len(peers) - live - out} away"]
+    if out:
+        parts.append(f"{out} shut out")
+    return (
+        f"{', '.join(parts)}; {status['sample']} asked in a round, "
+        f"at most {status['f']} of them assumed to lie"
+    )
+
+
+def _traffic(status: Mapping[str, Any]) -> str:
+    return (
+        f"{size(status['bytes_sent'])} sent, {size(status['bytes_received'])} received, "
+        f"{status['updates_served']} updates served"
+    )
+
+
+def _process(status: Mapping[str, Any]) -> str:
+    first = status["seconds_to_first_round"]
+    begun = "" if first is None else f", first round after {duration(first)}"
+    return f"{status['rss_mb']:.0f} MB, up {duration(status['uptime_s'])}{begun}"
+
+
+def peers_text(peers: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """A table of peers; a reason in words goes on lines of its own below its peer."""
+    if not peers:
+        return "no peers yet: see [discovery] and network.peers in the config"
+    lines = [
+        paint(f"{'device':<9}  {'state':<11}  {'rep':>4}  {'infl':>4}  {'dist':>4}", "dim")
+        + paint(f"  {'seen':>6}  {'round':>5}  {'head':>6}  address", "dim")
+    ]
+    for peer in sorted(peers, key=lambda p: (_ORDER.get(p["state"], 0), p["device"])):
+        lines += _peer(peer, paint)
+    lines.append("")
+    lines.append("rep 1 is a newcomer's reputation; infl is its share in our merges;")
+    lines.append("dist is its distance to us, over the median of the last pull.")
+    return "\n".join(lines)
+
+
+def _peer(peer: Mapping[str, Any], paint: Paint) -> list[str]:
+    state = paint(f"{peer['state']:<11}", _COLOURS.get(peer["state"], "red"))
+    seen = "-" if peer["last_seen_s"] is None else duration(peer["last_seen_s"])
+    number = "-" if peer["round"] is None else str(peer["round"])
+    distance = "-" if peer["distance"] is None else f"{peer['distance']:.2f}"
+    address = peer["addresses"][0] if peer["addresses"] else "-"
+    line = (
+        f"{peer['device'][:9]}  {state}  {peer['reputation']:4.2f}  {peer['influence']:4.2f}"
+        f"  {distance:>4}  {seen:>6}  {number:>5}  {peer['seq']:>6}  {address[:16]}"
+    )
+    faults = ", ".join(f"{count} x {fault}" for fault, count in peer.get("faults", {}).items())
+    note = "; ".join(part for part in (peer["why"], faults) if part)
+    if not note:
+        return [line]
+    wrapped = textwrap.wrap(note, WIDTH - 4, max_lines=NOTE_LINES, placeholder=" ...")
+    return [line, *(f"    {part}" for part in wrapped)]
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: 12.3 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1_000
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """At most five characters: 0.4 s, 12 s, 3 min, 5 h, 12 d."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    for limit, unit, divisor in ((99.5, "s", 1), (5_940, "min", 60), (356_400, "h", 3_600)):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"

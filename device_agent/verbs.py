@@ -1,0 +1,132 @@
+"""What the agent answers on its local socket. `local_server` guards the door, this is the house."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from device_agent.local_server import Answer, Verb
+from gossipfl.config import Limits
+from gossipfl.errors import UserError
+from gossipfl.events import BundleGiven, Event, PolicyReceived, Release, RevocationReceived
+from gossipfl.identity import device_name, parse_device_name
+from gossipfl.node import Node
+from gossipfl.parameters import to_bytes
+
+log = logging.getLogger(__name__)
+Fields = Mapping[str, Any]
+
+
+class House(Protocol):
+    """The running agent, as far as its verbs need it."""
+
+    @property
+    def node(self) -> Node: ...
+    @property
+    def device(self) -> bytes: ...
+    def status(self) -> dict[str, Any]: ...
+    async def hand(self, event: Event) -> list[tuple[str, bool]]:
+        """Gives the node an event; what it said of it: (text, whether it is a warning)."""
+        ...
+
+    async def bundle(self) -> bytes | None:
+        """The bundle file in use."""
+        ...
+
+
+def verbs(house: House) -> dict[str, Verb]:
+    """Every verb by its name."""
+
+    async def status(_: Fields) -> Answer:
+        return Answer(house.status())
+
+    async def peers(_: Fields) -> Answer:
+        found = house.status()
+        return Answer({key: found[key] for key in ("device", "peers", "revoked", "evidence")})
+
+    async def base(_: Fields) -> Answer:
+        return _base(house)
+
+    async def bundle(_: Fields) -> Answer:
+        data = await house.bundle()
+        if data is None:
+            raise UserError("GF408", "no bundle is in use yet")
+        return Answer({"bytes": len(data)}, data)
+
+    async def policy(fields: Fields) -> Answer:
+        return await _handed(house, PolicyReceived(_data(fields)))
+
+    async def revocation(fields: Fields) -> Answer:
+        return await _handed(house, RevocationReceived(_data(fields)))
+
+    async def give_bundle(fields: Fields) -> Answer:
+        path = Path(str(fields.get("path", "")))
+        return await _handed(house, BundleGiven(await asyncio.to_thread(read_bounded, path)))
+
+    async def release(fields: Fields) -> Answer:
+        try:
+            device = parse_device_name(str(fields.get("device", "")))
+        except ValueError as error:
+            raise UserError("GF100", str(error)) from error
+        return await _handed(house, Release(device))
+
+    found: dict[str, Callable[[Fields], Awaitable[Answer]]] = {
+        "status": status,
+        "peers": peers,
+        "base": base,
+        "bundle": bundle,
+        "policy": policy,
+        "revocation": revocation,
+        "give-bundle": give_bundle,
+        "release": release,
+    }
+    return found
+
+
+def _base(house: House) -> Answer:
+    """The current model: float32 bytes, and where it is from."""
+    node = house.node
+    parameters, lineage = node.base, node.lineage
+    if parameters is None or lineage is None:
+        waiting = node.view().waiting_for
+        raise UserError("GF408", f"this device waits for {waiting or 'its first merge'}")
+    facts = {
+        "device": device_name(house.device),
+        "round": node.base_round,
+        "bundle": lineage.bundle.hex(),
+        "run": lineage.run,
+        "layout": lineage.layout.hex(),
+    }
+    return Answer(facts, to_bytes(parameters))
+
+
+async def _handed(house: House, event: Event) -> Answer:
+    said = await house.hand(event)
+    refusals = [text for text, is_warning in said if is_warning]
+    if refusals:
+        raise UserError("GF702", "; ".join(refusals))
+    return Answer({"taken": True, "said": [text for text, _ in said]})
+
+
+def _data(fields: Fields) -> bytes:
+    try:
+        return base64.b64decode(str(fields.get("data", "")), validate=True)
+    except binascii.Error as error:
+        raise UserError("GF312", f"data is not base64: {error}") from error
+
+
+def read_bounded(path: Path, bytes_max: int = Limits().bundle_bytes) -> bytes:
+    """The bytes of a file that somebody named. UserError GF403."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise UserError("GF403", f"{path}: {error.strerror or error}") from error
+    if len(data) > bytes_max:
+        raise UserError("GF403", f"{path} has more than {bytes_max} bytes")
+    return data

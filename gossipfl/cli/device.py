@@ -1,0 +1,163 @@
+"""`gossipfl init`, `run`, `status`, `peers`: one device, seen from its own machine."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gossipfl.cli.output import Result, palette
+from gossipfl.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from device_agent.settings import Settings
+
+CONFIG = "config.toml"
+SYSTEM_CONFIGS = (Path("/etc/gossipfl") / CONFIG, Path("/var/lib/gossipfl") / CONFIG)
+
+
+def add_parser(subparsers: Any) -> None:
+    init_parser = subparsers.add_parser(
+        "init", help="make this device's state folder and its commented config"
+    )
+    init_parser.add_argument("--state", type=Path, required=True, metavar="DIR")
+    add_set(init_parser)
+    init_parser.set_defaults(handler=init)
+
+    run_parser = subparsers.add_parser("run", help="run the agent (what the systemd unit starts)")
+    add_where(run_parser)
+    run_parser.set_defaults(handler=run)
+
+    status_parser = subparsers.add_parser(
+        "status", help="this device's model, round, policy and accuracy"
+    )
+    add_where(status_parser)
+    status_parser.set_defaults(handler=status)
+
+    peers_parser = subparsers.add_parser(
+        "peers", help="the peers it sees, their reputation, and why"
+    )
+    add_where(peers_parser)
+    peers_parser.set_defaults(handler=peers)
+
+
+def add_where(parser: Any) -> None:
+    """Which device: by its config, or by its state folder."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="a config file, or a folder of them; several: later ones win",
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="the state folder; its config.toml is read too"
+    )
+    add_set(parser)
+
+
+def add_set(parser: Any) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="one setting, over file and environment",
+    )
+
+
+def settings_of(args: Namespace) -> Settings:
+    """The settings of the device that is meant. UserError GF101 to GF103."""
+    from device_agent.setting_files import load
+
+    flags = _flags(args.set)
+    files = list(args.config or [])
+    if args.state is not None:
+        flags.setdefault("device.state", str(args.state))
+        if not files and (args.state / CONFIG).exists():
+            files = [args.state / CONFIG]
+    elif not files:
+        files = [path for path in SYSTEM_CONFIGS if path.exists()][:1]
+        if not files and "device.state" not in flags:
+            places = " or ".join(str(path) for path in SYSTEM_CONFIGS)
+            raise UserError(
+                "GF103", f"which device? There is no {places}", "add --config FILE or --state DIR"
+            )
+    return load(files, flags=flags)
+
+
+def _flags(given: list[str]) -> dict[str, str]:
+    flags = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name:
+            raise UserError("GF100", f"--set {text}: SECTION.KEY=VALUE is wanted")
+        flags[name.strip()] = value.strip()
+    return flags
+
+
+def init(args: Namespace) -> Result:
+    """The state folder (0700) and a config in which every default says where it comes from."""
+    from device_agent.setting_files import load
+    from device_agent.setting_template import template
+
+    path = args.state / CONFIG
+    flags = _flags(args.set)
+    given = load(flags=flags, environment={})
+    values = {
+        name: _absolute(name, value) for name, value, source in given.items() if source != "default"
+    }
+    try:
+        args.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template(values))
+    except FileExistsError as error:
+        raise UserError(
+            "GF103", f"{path} is there already", "edit it, or move it away to get a fresh one"
+        ) from error
+    except OSError as error:
+        raise UserError("GF103", f"{path}: {error.strerror or error}") from error
+    joined = (args.state / "member").exists()
+    steps = [f"gossipfl run --config {path}"]
+    if not joined:
+        steps.insert(0, f"gossipfl join LINE --state {args.state}")
+    text = f"wrote {path}\nnext: set [data] source in it, then\n" + "\n".join(
+        f"  {step}" for step in steps
+    )
+    return Result({"config": str(path), "state": str(args.state), "joined": joined}, text)
+
+
+def _absolute(name: str, value: object) -> object:
+    """A path on the command line is relative to where one stands, in the file to the file."""
+    from device_agent.setting_files import ENTRY_POINT
+
+    is_source = name == "data.source" and not ENTRY_POINT.match(str(value))
+    if name != "local.socket" and (is_source or isinstance(value, Path)):
+        return str(Path(str(value)).absolute())
+    return value
+
+
+def run(args: Namespace) -> Result:
+    """The agent, until SIGTERM or SIGINT."""
+    from device_agent.agent import run as run_agent
+
+    code = run_agent(settings_of(args))
+    return Result({"exit": code}, "", Exit(code))
+
+
+def status(args: Namespace) -> Result:
+    """What the running agent says of itself."""
+    from device_agent.local_api import call
+    from device_agent.status_text import status_text
+
+    found = call(settings_of(args).socket, "status")
+    return Result(found, status_text(found, palette(args).paint))
+
+
+def peers(args: Namespace) -> Result:
+    """What the running agent thinks of every peer."""
+    from device_agent.local_api import call
+    from device_agent.status_text import peers_text
+
+    found = call(settings_of(args).socket, "peers")
+    return Result(found, peers_text(found["peers"], palette(args).paint))
