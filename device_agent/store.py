@@ -24,7 +24,7 @@ from pathlib import Path
 from device_agent.object_files import FILE_MODE, FOLDER_MODE, Files, ObjectFiles
 from device_agent.store_words import is_doubtful, words
 from gossipfl.errors import StoreError, UserError
-from gossipfl.events import Batch, Snapshot
+from gossipfl.durable import Batch, Snapshot
 
 INLINE_BYTES = 64 * 1024  # see above; half of SQLite's break-even, a 16,000 parameter model
 SCHEMA = 1
@@ -38,6 +38,9 @@ CREATE TABLE own (
 CREATE TABLE objects (digest BLOB PRIMARY KEY, size INTEGER NOT NULL, data BLOB);
 CREATE TABLE documents (
     name TEXT PRIMARY KEY, digest BLOB NOT NULL, size INTEGER NOT NULL, data BLOB);
+CREATE TABLE links (
+    chain TEXT NOT NULL, number INTEGER NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (chain, number)) WITHOUT ROWID;
 INSERT INTO own (id, seq) VALUES (1, 0);
 """
 
@@ -170,6 +173,7 @@ class DeviceStore:
             database.executemany(
                 "DELETE FROM objects WHERE digest = ?", [(name,) for name in batch.retire]
             )
+            self._move_chains(database, batch)
             replaced = [
                 row[0]
                 for name in batch.documents
@@ -191,6 +195,18 @@ class DeviceStore:
                     database.execute("ROLLBACK")
             raise
         return replaced
+
+    @staticmethod
+    def _move_chains(database: sqlite3.Connection, batch: Batch) -> None:
+        """Add the batch's own links, let those leave that retention has given up."""
+        database.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", batch.links)
+        for chain, below in batch.prune:
+            database.execute(
+                "DELETE FROM objects WHERE digest IN"
+                " (SELECT digest FROM links WHERE chain = ? AND number < ?)",
+                (chain, below),
+            )
+            database.execute("DELETE FROM links WHERE chain = ? AND number < ?", (chain, below))
 
     def _advance(self, database: sqlite3.Connection, batch: Batch) -> None:
         """Compare-and-swap of the own head, then head and receipt."""

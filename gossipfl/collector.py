@@ -67,9 +67,9 @@ class Collector:
         if policy is None or live == 0:
             self.sample = self.f = 0
             return
-        # Who is condemned by proof was one of the assumed attackers and is never asked again.
-        condemned = len({device for device, _ in self._core.evidence})
-        attackers = min(max(0, policy.attackers - condemned), live)
+        # Who is condemned or in quarantine is not asked, and was one of the assumed attackers.
+        out = self._core.reputation.excluded(self._core.now)
+        attackers = min(max(0, policy.attackers - out), live)
         wanted = policy.sample
         if wanted is None:
             bound = sample_size(policy.n, policy.attackers) if policy.attackers else 1

@@ -33,6 +33,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.steering.bundle or b""
         case "base":
             return _base(core)
+        case "history":
+            return core.publisher.keeper.retention.dump()
         case "logs":
             return core.own.dump_logs(log)
     raise ValueError(f"no document {name!r}")
@@ -67,6 +69,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("bundle", core.steering.restore_bundle),
         ("base", lambda data: core.steering.restore_base(*split_base(data))),
         ("logs", core.own.load_logs),
+        ("history", core.publisher.keeper.retention.load),
     ]
     for name, load in loaders:
         data = documents.get(name)

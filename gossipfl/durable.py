@@ -26,4 +26,6 @@ class Batch:
     objects: tuple[tuple[bytes, bytes], ...] = ()  # (digest, bytes)
     documents: Mapping[str, bytes] = field(default_factory=dict)  # replaced whole, by name
     retire: tuple[bytes, ...] = ()  # digests that nothing names any more
+    links: tuple[tuple[str, int, bytes], ...] = ()  # (chain, number, digest) of own links in it
+    prune: tuple[tuple[str, int], ...] = ()  # (chain, number): own links below it leave
     adopt: bool = False  # own head found at a peer after a restore: seq may jump forward

@@ -25,6 +25,7 @@ class MemoryStore:
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         self._snapshot = snapshot or Snapshot()
         self._objects: dict[bytes, bytes] = {}
+        self._links: dict[tuple[str, int], bytes] = {}
         self._seq = 0
         self.faults: list[StoreFault | None] = []
         self.commits = 0
@@ -54,6 +55,10 @@ class MemoryStore:
                 raise StoreError(f"head {batch.seq} does not follow the durable {self._seq}")
             self._seq = batch.seq
         self._objects.update(dict(batch.objects))
+        self._links.update({(chain, number): name for chain, number, name in batch.links})
+        for chain, below in batch.prune:
+            for key in [k for k in self._links if k[0] == chain and k[1] < below]:
+                self._objects.pop(self._links.pop(key), None)
         for name in batch.retire:
             self._objects.pop(name, None)
         self._snapshot = Snapshot(
@@ -67,5 +72,6 @@ class MemoryStore:
         """The same durable state, independent from now on (a backup, a restore)."""
         other = MemoryStore(self._snapshot)
         other._objects = dict(self._objects)
+        other._links = dict(self._links)
         other._seq = self._seq
         return other

@@ -166,6 +166,4 @@ class Merger:
         if core.restraint.conflict:
             return
         link, chapter = core.own.receipt(receipt)
-        if chapter:
-            core.publisher.store(chapter)
-        core.publisher.receipt(link.envelope)
+        core.publisher.receipt(link, chapter)

@@ -92,6 +92,7 @@ class Head(_Message, frozen=True):
     receipt_chapter: Digest | None = None
     checkpoint: Digest | None = None
     cosignature: Digest | None = None
+    pruned: Digest | None = None  # list object of markers: what retention has let go
     capability: Label = ""
 
 

@@ -28,6 +28,7 @@ class Refs:
     revocations: bytes | None = None
     evidence: bytes | None = None
     peers: bytes | None = None
+    pruned: bytes | None = None
     capability: str = ""
 
 
@@ -50,7 +51,10 @@ class ChapterLog:
     chapter: bytes | None = None
 
     def after(self, number: int, name: bytes, device: bytes, size: int) -> tuple[ChapterLog, bytes]:
-        """The log with one more link, and the bytes of the chapter that this completes, or b""."""
+        """The log with one more link, and the bytes of the chapter that this completes, or b"".
+
+        A completed log is empty and starts after the chapter's last link.
+        """
         if number != self.first + len(self.digests):  # a restored chain continues elsewhere
             return ChapterLog(self.chain, number, [name], self.chapter), b""
         digests = [*self.digests, name]

@@ -13,11 +13,11 @@ from gossipfl.chains import SeenHead
 from gossipfl.core import Core
 from gossipfl.documents import dump
 from gossipfl.events import Batch, Commit, Reload, Snapshot, Topic
+from gossipfl.keeper import Keeper
 from gossipfl.messages import Head, UpdateRef
 from gossipfl.objects import digest
 from gossipfl.ownchain import ChapterLog, Link, Refs
 from gossipfl.shelf import Served
-from gossipfl.wire import pack, unpack
 
 RETRY_S = 1.0  # first pause after a failed commit; doubles up to RETRY_MAX_S
 RETRY_MAX_S = 60.0
@@ -46,11 +46,7 @@ class Publisher:
         self._doubt = False
         self._failures = 0
         self._dirty: set[str] = set()
-        self._objects: dict[bytes, bytes] = {}
-        self._retire: list[bytes] = []
-        self._kept_updates: list[bytes] = []
-        self._head_digests: list[bytes] = []
-        self._lists: dict[str, bytes] = {}
+        self.keeper = Keeper(core)
         self._update: tuple[UpdateRef, bytes] | None = None
         self._new_update = False
         self._head_at = math.inf
@@ -70,18 +66,17 @@ class Publisher:
 
     def store(self, data: bytes) -> bytes:
         """This object becomes durable with the next commit. Returns its digest."""
-        name = digest(data)
-        self._objects[name] = data
-        return name
+        return self.keeper.store(data)
 
     def want_head(self) -> None:
         """Something that heads name has changed: issue one, but not more often than the pace."""
         due = max(self._core.now, self._last_head_at + self._core.pace.head_interval_s)
         self._head_at = min(self._head_at, due)
 
-    def receipt(self, envelope: bytes) -> None:
-        self._receipt = envelope
-        self.store(envelope)
+    def receipt(self, link: Link, chapter: bytes) -> None:
+        """A new own receipt, and the chapter that it completes, if any."""
+        self._receipt = link.envelope
+        self.keeper.link("receipt", link, chapter)
         # A head that only adds a receipt waits a little: the next update's head may carry it.
         due = self._core.now + self._core.pace.head_interval_s
         self._head_at = min(self._head_at, due)
@@ -90,7 +85,7 @@ class Publisher:
         """A new own update: goes out with the next head, at once."""
         self._update = (ref, data)
         self._new_update = True
-        self._objects[ref.digest] = data
+        self.keeper.objects[ref.digest] = data
         self._head_at = self._core.now
 
     def forget_update(self) -> None:
@@ -138,30 +133,19 @@ class Publisher:
     def _refs(self) -> Refs:
         core = self._core
         newest = core.policies.newest()
+        keep = self.keeper.list
         return Refs(
             member=core.me.digest,
             lineage=core.job.lineage,
             update=self._update[0] if self._update else None,
             receipts=core.own.receipts,
             policy=newest.digest if newest else None,
-            revocations=self._list("revocations", core.roster.revocations()),
-            evidence=self._list("evidence", core.evidence_object()),
-            peers=self._list("peers", core.addresses.object()),
+            revocations=keep("revocations", core.roster.revocations()),
+            evidence=keep("evidence", core.evidence_object()),
+            peers=keep("peers", core.addresses.object()),
+            pruned=keep("pruned", self.keeper.markers()),
             capability=core.settings.capability,
         )
-
-    def _list(self, name: str, data: bytes | None) -> bytes | None:
-        """Store the newest form of a list object, let the one before go."""
-        if data is None:
-            return None
-        found = digest(data)
-        old = self._lists.get(name)
-        if old != found:
-            self._objects[found] = data
-            if old is not None:
-                self._retire.append(old)
-            self._lists[name] = found
-        return found
 
     def _commit_head(self) -> None:
         core = self._core
@@ -170,11 +154,11 @@ class Publisher:
             self._head_at = math.inf
             return
         link, log, chapter = core.own.compose(refs, core.time())
-        if chapter:
-            self.store(chapter)
-        self._objects[link.digest] = link.envelope
+        pruned = self.keeper.link("head", link, chapter)
         self._dirty |= {"logs", "kept"}
         self._start(link, refs, log, self._update[1] if self._update else None)
+        if pruned:
+            self.want_head()  # to name the marker
 
     def _commit_documents(self) -> None:
         self._start(None, None, None, None)
@@ -184,14 +168,17 @@ class Publisher:
     ) -> None:
         core = self._core
         self._commits += 1
-        retire = [name for name in self._retire if name not in self._objects]
+        keeper = self.keeper
+        retire = [name for name in keeper.retire if name not in keeper.objects]
         batch = Batch(
             seq=link.number if link else None,
             head=link.envelope if link else None,
             receipt=self._receipt,
-            objects=tuple(self._objects.items()),
+            objects=tuple(keeper.objects.items()),
             documents={name: self._document(name, log) for name in sorted(self._dirty)},
             retire=tuple(retire),
+            links=tuple(keeper.links),
+            prune=tuple(keeper.prune),
         )
         self._flight = _Flight(
             self._commits,
@@ -201,11 +188,10 @@ class Publisher:
             log,
             update,
             frozenset(self._dirty),
-            dict(self._objects),
+            dict(keeper.objects),
         )
         self._dirty.clear()
-        self._objects.clear()
-        self._retire.clear()
+        keeper.clear()
         self._save_at = math.inf
         if link is not None:
             self._head_at = math.inf
@@ -214,7 +200,7 @@ class Publisher:
     def _document(self, name: str, log: ChapterLog | None) -> bytes:
         """The kept digests are ours, the rest is what the other parts hold."""
         if name == "kept":
-            return pack([self._head_digests, self._kept_updates, list(self._lists.values())])
+            return self.keeper.dump()
         return dump(self._core, name, log)
 
     # --- what became of it -----------------------------------------------------------------
@@ -236,7 +222,6 @@ class Publisher:
         core = self._core
         core.own.adopt(link, refs, log)
         self._last_head_at = core.now
-        self._keep(self._head_digests, link.digest, core.limits.chain)
         served = Served(
             link.envelope,
             link.digest,
@@ -246,7 +231,7 @@ class Publisher:
         )
         for name in flight.batch.retire:
             core.shelf.unpin(name)
-        named = {refs.policy, refs.revocations, refs.evidence, refs.peers}
+        named = {refs.policy, refs.revocations, refs.evidence, refs.peers, refs.pruned}
         if refs.update is not None:
             named.add(refs.update.digest)
         for name, data in flight.objects.items():
@@ -255,17 +240,11 @@ class Publisher:
             else:
                 core.shelf.put(name, data)
         core.shelf.set_own(core.device, served)
-        if refs.update is not None and refs.update.digest not in self._kept_updates:
-            self._keep(self._kept_updates, refs.update.digest, core.limits.updates_kept)
+        if refs.update is not None:
+            self.keeper.published(refs.update.digest)
         if self._new_update and self._update and refs.update == self._update[0]:
             self._new_update = False
             core.cycle.published()
-
-    def _keep(self, kept: list[bytes], name: bytes, most: int) -> None:
-        """Retention: the newest `most`, the older ones leave the store with the next commit."""
-        kept.append(name)
-        while len(kept) > most:
-            self._retire.append(kept.pop(0))
 
     def failed(self, commit: int, reason: str) -> None:
         if self._flight is None or self._flight.commit != commit:
@@ -292,11 +271,13 @@ class Publisher:
             if snapshot.head == flight.batch.head:
                 self._adopting = None
             return
-        self._objects = {**flight.objects, **self._objects}
+        objects, links = flight.objects, flight.batch.links
         if flight.link is not None:
-            self._objects.pop(flight.link.digest, None)
+            # That head never was: its number is free, and another head will bear it.
+            objects = {k: v for k, v in objects.items() if k != flight.link.digest}
+            links = tuple(row for row in links if row[0] != "head")
+        self.keeper.put_back(objects, flight.batch.retire, links, flight.batch.prune)
         self._dirty |= flight.documents
-        self._retire.extend(flight.batch.retire)
         self._last_head_at = max(
             self._last_head_at, self._core.now + pause - self._core.pace.head_interval_s
         )
@@ -311,25 +292,22 @@ class Publisher:
         core.shelf.set_own(core.device, Served(envelope, name, head.member, None, update))
         self._update = None
         if kept:
-            heads, updates, lists = unpack(kept, 1024 * 1024)
-            self._head_digests, self._kept_updates = heads, updates
-            self._retire.extend(lists)  # composed afresh with the next head
-        self._head_digests.append(name)
+            self.keeper.load(kept)
         if update is not None:
-            self._kept_updates.append(update)
+            self.keeper.published(update)
 
     def adopt(self, seen: SeenHead) -> None:
         """A newer head of ours, found at a peer after a restore: durable here before we go on."""
         core = self._core
         core.own.restore(seen.envelope)
-        self._objects[seen.digest] = seen.envelope
+        self.keeper.store(seen.envelope)
         self._adopting = Batch(
             seq=seen.head.seq,
             head=seen.envelope,
-            objects=tuple(self._objects.items()),
+            objects=tuple(self.keeper.objects.items()),
             adopt=True,
         )
-        self._objects.clear()
+        self.keeper.objects.clear()
         self._commit_adoption(self._adopting)
 
     def _commit_adoption(self, batch: Batch) -> None:

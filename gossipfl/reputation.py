@@ -167,6 +167,10 @@ class Reputation:
             self._readmit(standing)
         return standing.quarantined_until > now
 
+    def excluded(self, now: float) -> int:
+        """How many peers are condemned or in quarantine."""
+        return sum(self.is_quarantined(device, now) for device in self._standings)
+
     def weight(self, device: bytes, now: float) -> float:
         """Sampling weight, 0 to 1: 0 in quarantine, 1 for newcomers and the faultless."""
         if self.is_quarantined(device, now):
