@@ -23,16 +23,25 @@ PACKAGES = ("gossipfl", "device_agent", "sim")
 ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     ("errors", "identity", "parameters", "config"),
     (
-        *("messages", "wire", "events", "objects", "interfaces", "memory", "work"),
-        *("aggregation", "codecs", "bundle", "privacy", "audit"),
+        *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
+        *("work", "aggregation", "codecs", "bundle", "privacy", "audit"),
     ),
     (
-        *("membership", "pulls", "rounds", "reputation", "peers", "addresses", "chains"),
+        *("membership", "pulls", "rounds", "reputation", "peers", "chains"),
         *("ownchain", "policies", "shelf", "view"),
     ),
     (
         *("node", "core", "intake", "cycle", "collector", "merger", "publisher", "steering"),
-        *("restorer", "upkeep", "report", "documents", "durable", "parcels", "retention"),
+        *(
+            "restorer",
+            "upkeep",
+            "keeper",
+            "report",
+            "documents",
+            "parcels",
+            "retention",
+            "addresses",
+        ),
     ),
     ("net", "fleet", "authoring", "bundles", "hub"),
     ("cli", "__main__"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from gossipfl.cli.output import Result
-from gossipfl.errors import UserError
+from gossipfl.cli.output import Result, palette
+from gossipfl.errors import Exit, UserError
 
 ATTACKS = ("foe", "sign-flip", "noise", "stale")
 SEED = 2  # any does; this one's shards are as uneven as most
@@ -53,11 +54,23 @@ def demo(args: Namespace) -> Result:
     if not 4 <= args.devices <= 40 or not 1 <= args.rounds <= 1_000:
         raise UserError("GF100", "--devices is 4 to 40 and --rounds 1 to 1000")
     try:
-        from sim.demo.show import show
+        from sim.demo.show import Plan, show
+        from sim.demo.summary import data, words
     except ModuleNotFoundError as error:
         if error.name != "sklearn":
             raise
-        raise UserError(
-            "GF404", "scikit-learn is missing", "pip install 'gossipfl[demo]'"
-        ) from None
-    return show(args)
+        hint = "pip install 'gossipfl[demo]'"
+        raise UserError("GF106", "scikit-learn, which has the digits, is missing", hint) from None
+    once = args.once or args.json
+    plan = Plan(
+        devices=args.devices,
+        liars=args.attackers,
+        attack=args.attack,
+        rounds=args.rounds,
+        seed=args.seed,
+        folder=args.folder,
+        once=once,
+    )
+    outcome = show(plan, palette(args, sys.stderr).paint)
+    text = words(outcome, palette(args).paint) if once else ""
+    return Result(data(outcome), text, Exit.OK if outcome.is_good else Exit.NO)

@@ -12,10 +12,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from gossipfl.cli.output import Result
 from gossipfl.errors import UserError
 from gossipfl.messages import Training
-from sim.bench.report import table
+from sim.bench.report import Figures, progress
 from sim.demo.agents import ask, command, shipped_bundle
 from sim.demo.places import Job, free_ports, settle
 from sim.demo.processes import Children
@@ -28,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=20, metavar="N")
 
 
-def run(args: Namespace) -> Result:
+def run(args: Namespace) -> Figures:
     """`--help`, and `status` of an agent that runs beside it."""
     job = Job(devices=1, liars=0, rounds=1, seed=1, training=Training(), pace="lan", alpha=None)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="gossipfl-bench-") as name, Children() as children:
-        place = settle(job, Path(name), shipped_bundle("digits-mlp"), free_ports(1, print))[0]
+        place = settle(job, Path(name), shipped_bundle("digits-mlp"), free_ports(1, progress))[0]
         children.start(place.name, command(place, ""), place.folder / "agent.log")
         until = time.monotonic() + START_S
         while ask(place) is None:
@@ -46,7 +45,7 @@ def run(args: Namespace) -> Result:
             figures[f"{label}_ms"] = round(statistics.median(times), 1)
             figures[f"{label}_ms_worst"] = round(max(times), 1)
             figures[f"{label}_imports"] = _imports(words)
-    return Result(figures, table(figures))
+    return figures
 
 
 def _time(words: list[str]) -> float:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gossipfl.bundle.archive import read_path
-from gossipfl.cli.output import Result, progress
-from gossipfl.errors import Exit, UserError
+from gossipfl.errors import UserError
 from gossipfl.messages import Training
-from sim.bench.report import table
+from sim.bench.report import Figures, progress
 from sim.demo.agents import ask, command, shipped_bundle
 from sim.demo.places import Job, Place, free_ports, settle
 from sim.demo.processes import Child, Children
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N")
 
 
-def run(args: Namespace) -> Result:
+def run(args: Namespace) -> Figures:
     """Start them, wait until each has done its rounds, read what they measured."""
     job = Job(
         devices=args.devices,
@@ -49,7 +48,7 @@ def run(args: Namespace) -> Result:
         input_max=1.0,
     )
     with tempfile.TemporaryDirectory(prefix="gossipfl-bench-") as name, Children() as children:
-        ports = free_ports(job.devices, lambda text: progress(args, text))
+        ports = free_ports(job.devices, progress)
         places = settle(job, Path(name), shipped_bundle(BUNDLE), ports)
         began = time.monotonic()
         agents: list[tuple[float, Place, Child]] = []
@@ -60,8 +59,7 @@ def run(args: Namespace) -> Result:
         statuses = _wait(agents)
         cpu_s = sum(child.cpu_s() for _, _, child in agents)
         offsets = [offset for offset, _, _ in agents]
-    figures = measure(job, offsets, statuses, cpu_s)
-    return Result(figures, table(figures), Exit.OK if figures["rounds"] >= job.rounds else Exit.NO)
+    return measure(job, offsets, statuses, cpu_s)
 
 
 def _wait(agents: Sequence[tuple[float, Place, Child]]) -> list[Mapping[str, Any]]:

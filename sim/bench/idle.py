@@ -8,10 +8,9 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from gossipfl.cli.output import Result, progress
 from gossipfl.errors import UserError
 from gossipfl.messages import Training
-from sim.bench.report import table
+from sim.bench.report import Figures, progress
 from sim.demo.agents import ask, command, shipped_bundle
 from sim.demo.places import Job, Place, free_ports, settle
 from sim.demo.processes import Child, Children
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="to measure")
 
 
-def run(args: Namespace) -> Result:
+def run(args: Namespace) -> Figures:
     """Four agents do one round, then rest; the figures are the worst agent's."""
     job = Job(
         devices=DEVICES,
@@ -36,17 +35,16 @@ def run(args: Namespace) -> Result:
         pace="lan",
     )
     with tempfile.TemporaryDirectory(prefix="gossipfl-bench-") as name, Children() as children:
-        ports = free_ports(DEVICES, lambda text: progress(args, text))
+        ports = free_ports(DEVICES, progress)
         places = settle(job, Path(name), shipped_bundle(BUNDLE), ports)
         agents = [
             (place, children.start(place.name, command(place, ""), place.folder / "agent.log"))
             for place in places
         ]
-        progress(args, f"{DEVICES} agents at LAN pace do one round first (up to {START_S:g} s)")
+        progress(f"{DEVICES} agents at LAN pace do one round first (up to {START_S:g} s)")
         _rest(agents)
-        progress(args, f"measuring for {args.seconds:g} s")
-        figures = _measure(agents, args.seconds)
-    return Result(figures, table(figures))
+        progress(f"measuring for {args.seconds:g} s")
+        return _measure(agents, args.seconds)
 
 
 def _rest(agents: list[tuple[Place, Child]]) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from gossipfl.bundle.archive import read_path
-from gossipfl.cli.output import Result, palette
 from gossipfl.errors import UserError
 from gossipfl.messages import Training
 from sim.demo.agents import ask, command, shipped_bundle, trainers
@@ -19,8 +17,8 @@ from sim.demo.attacks import ATTACKS, IN_WORDS
 from sim.demo.places import Job, Place, free_ports, own_folder, settle
 from sim.demo.processes import Child, Children
 from sim.demo.references import undefended
-from sim.demo.summary import Outcome, result
-from sim.demo.table import Screen
+from sim.demo.summary import Outcome, words
+from sim.demo.table import Paint, Screen
 from sim.demo.watch import Watch, Watched
 
 BUNDLE = "digits-mlp"
@@ -31,11 +29,24 @@ START_S = 60.0  # seven agents on a slow two-core machine: guess
 RESTART_S = 3.0  # until a device that died is started again, as systemd would
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the person asked for. `once`: end with the summary."""
+
+    devices: int
+    liars: int
+    attack: str
+    rounds: int
+    seed: int
+    folder: Path
+    once: bool
+
+
 @dataclass(slots=True)
 class Stage:
     """What the steps share."""
 
-    args: Namespace
+    plan: Plan
     job: Job
     screen: Screen
     children: Children
@@ -46,33 +57,32 @@ class Stage:
 
     @property
     def now(self) -> float:
+        """Seconds since the demo began."""
         return time.monotonic() - self.began
 
 
-def show(args: Namespace) -> Result:
-    """Run it. Progress goes to stderr, the summary is the result; Ctrl-C ends every child."""
-    stream = sys.stderr
-    colours = palette(args, stream)
+def show(plan: Plan, paint: Paint) -> Outcome:
+    """Run it, with progress on stderr. Whatever ends it, every child is gone on return."""
     began = time.monotonic()
-    once = args.once or args.json
     job = Job(
-        devices=args.devices,
-        liars=args.attackers,
-        rounds=args.rounds,
-        seed=args.seed,
+        devices=plan.devices,
+        liars=plan.liars,
+        rounds=plan.rounds,
+        seed=plan.seed,
         training=TRAINING,
         pace="demo",
-        stops=once,
+        stops=plan.once,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    with own_folder(args.folder) as folder, Children() as children:
-        stage = Stage(args, job, Screen(stream, colours), children, began)
+    with own_folder(plan.folder) as folder, Children() as children:
+        stage = Stage(plan, job, Screen(sys.stderr, paint), children, began)
         watch = start(stage, folder)
         learn(stage, watch)
         outcome = conclude(stage, watch)
-        if once:
-            return result(outcome, palette(args))
-        return stay(stage, watch, result(outcome, colours))
+        if not plan.once:
+            stage.say(words(outcome, paint))
+            stay(stage, watch)
+        return outcome
 
 
 def start(stage: Stage, folder: Path) -> Watch:
@@ -84,11 +94,11 @@ def start(stage: Stage, folder: Path) -> Watch:
     places = settle(job, folder, shipped_bundle(BUNDLE), ports)
     fleet = []
     for place in places:
-        child = launch(stage.children, place, stage.args.attack)
+        child = launch(stage.children, place, stage.plan.attack)
         fleet.append(Watched(place, child))
     for watched in fleet:
         if watched.place.is_liar:
-            lie = IN_WORDS[stage.args.attack]
+            lie = IN_WORDS[stage.plan.attack]
             stage.say(f"    {watched.place.name} is a liar: it {lie}")
     stage.say(f"    keys, certificates, data and processes ready after {stage.now:.1f} s")
     return Watch(fleet, ask)
@@ -130,11 +140,11 @@ def _require_alive(stage: Stage, watch: Watch) -> None:
 
 def conclude(stage: Stage, watch: Watch) -> Outcome:
     """Step 3: compare with what would have been without a defence."""
-    job, args = stage.job, stage.args
+    job, attack = stage.job, stage.plan.attack
     stage.say("3/3 for comparison: the same job with plain mean and no defence")
     bundle = read_path(shipped_bundle(BUNDLE))
     honest = trainers(bundle, [w.place for w in watch.honest])
-    liars = [ATTACKS[args.attack](t) for t in trainers(bundle, [w.place for w in watch.liars])]
+    liars = [ATTACKS[attack](t) for t in trainers(bundle, [w.place for w in watch.liars])]
     accuracies = undefended(honest, liars, job.training, job.rounds, job.seed)
     return Outcome(
         honest=watch.honest,
@@ -142,14 +152,13 @@ def conclude(stage: Stage, watch: Watch) -> Outcome:
         undefended=accuracies,
         rounds=job.rounds,
         seconds_run=stage.now,
-        attack=args.attack,
+        attack=attack,
     )
 
 
-def stay(stage: Stage, watch: Watch, summary: Result) -> Result:
+def stay(stage: Stage, watch: Watch) -> None:
     """The fleet lives on until Ctrl-C, so that one can play with it."""
-    stage.say(summary.text)
-    stage.say(next_lines(watch, stage.args.folder))
+    stage.say(next_lines(watch))
     try:
         while True:
             _revive(stage, watch)
@@ -158,10 +167,10 @@ def stay(stage: Stage, watch: Watch, summary: Result) -> Result:
             time.sleep(LOOK_S)
     except KeyboardInterrupt:
         stage.screen.keep()
-        return Result(summary.data, "every process of the demo is stopped", summary.exit)
+        stage.say("stopping every process of the demo")
 
 
-def next_lines(watch: Watch, folder: Path) -> str:
+def next_lines(watch: Watch) -> str:
     """Three things to try now."""
     first = watch.honest[0]
     name, config = first.place.name, first.place.config
@@ -181,7 +190,7 @@ def _revive(stage: Stage, watch: Watch) -> None:
         elif watched.died_at is None:
             watched.died_at = stage.now
         elif stage.now - watched.died_at > RESTART_S:
-            watched.child = launch(stage.children, watched.place, stage.args.attack)
+            watched.child = launch(stage.children, watched.place, stage.plan.attack)
             watched.restarts += 1
             watched.died_at = None
 

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gossipfl.cli.output import Palette, Result
-from gossipfl.errors import Exit
 from sim.demo.references import HOW, Accuracies, summarise
-from sim.demo.table import share, size
+from sim.demo.table import Paint, share, size
 from sim.demo.watch import Watched
 
 SPREAD_MAX = 0.05
@@ -95,7 +93,7 @@ def _device(watched: Watched) -> dict[str, Any]:
     }
 
 
-def words(outcome: Outcome, palette: Palette) -> str:
+def words(outcome: Outcome, paint: Paint) -> str:
     """The summary for people."""
     bold = "bold"
     together, alone, undefended = outcome.together, outcome.alone, outcome.undefended
@@ -107,7 +105,7 @@ def words(outcome: Outcome, palette: Palette) -> str:
     ]
     if not outcome.liars:
         rows[1:] = [("together", together, "what the devices use now")]
-    lines = [palette.paint("accuracy on digits that no device has trained on", bold)]
+    lines = [paint("accuracy on digits that no device has trained on", bold)]
     lines += [
         f"  {name:<34} mean {share(a.mean)}   worst {share(a.worst)}"
         + (f"   {remark}" if remark else "")
@@ -120,7 +118,6 @@ def words(outcome: Outcome, palette: Palette) -> str:
     )
     lines += [_verdict(w, outcome) for w in outcome.liars]
     ok = "the fleet converged" if outcome.has_converged else "the fleet did NOT converge"
-    paint = palette.paint
     lines.append(paint(ok, "green" if outcome.has_converged else "red", bold))
     return "\n".join(lines)
 
@@ -134,8 +131,3 @@ def _verdict(liar: Watched, outcome: Outcome) -> str:
         f"the liar {name} was quarantined by {len(liar.quarantined_by)} of {count} devices, "
         f"first after {at:.0f} s: {why}"
     )
-
-
-def result(outcome: Outcome, palette: Palette) -> Result:
-    """Exit 0 only if the fleet converged and each liar was quarantined."""
-    return Result(data(outcome), words(outcome, palette), Exit.OK if outcome.is_good else Exit.NO)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from gossipfl.cli.output import Palette
+Paint = Callable[..., str]
+"""`paint(text, *styles)`: the text in the named styles, or as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def lines(rows: Sequence[Row], palette: Palette, width: int = 100) -> list[str]:
+def lines(rows: Sequence[Row], paint: Paint, width: int = 100) -> list[str]:
     """The table as text, one line per device below its title line."""
     title = "  ".join(f"{name:<{w}}" for name, w in zip(COLUMNS, (*WIDTHS, 0), strict=True))
-    return [palette.paint(title.rstrip(), "bold"), *(_line(row, palette, width) for row in rows)]
+    return [paint(title.rstrip(), "bold"), *(_line(row, paint, width) for row in rows)]
 
 
-def _line(row: Row, palette: Palette, width: int) -> str:
+def _line(row: Row, paint: Paint, width: int) -> str:
     cells = (
         row.device,
         row.state,
@@ -65,18 +66,18 @@ def _line(row: Row, palette: Palette, width: int) -> str:
     head = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, WIDTHS, strict=True))
     text = f"{head}  {row.note}"[:width].rstrip()
     if row.is_quarantined:
-        return palette.paint(text, "red")
+        return paint(text, "red")
     if row.is_liar:
-        return palette.paint(text, "yellow")
+        return paint(text, "yellow")
     return text
 
 
 class Screen:
     """Draws the newest table over the last one, or prints what changed, one line each."""
 
-    def __init__(self, stream: TextIO, palette: Palette) -> None:
+    def __init__(self, stream: TextIO, paint: Paint) -> None:
         self._stream = stream
-        self._palette = palette
+        self._paint = paint
         self._live = stream.isatty()
         self._drawn = 0
         self._said: dict[str, str] = {}
@@ -90,7 +91,7 @@ class Screen:
         if self._live:
             self._erase()
             width = shutil.get_terminal_size().columns
-            table = lines(rows, self._palette, width)
+            table = lines(rows, self._paint, width)
             print("\n".join(table), file=self._stream, flush=True)
             self._drawn = len(table)
             return

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from gossipfl.bundle.archive import read_path
-from gossipfl.cli.output import Palette
 from gossipfl.errors import Exit, UserError
 from gossipfl.messages import Training
 from sim.demo import places
@@ -26,7 +25,7 @@ from sim.demo.attacks import ATTACKS
 from sim.demo.places import Job, Place, free_ports, own_folder, settle, shards
 from sim.demo.processes import Children
 from sim.demo.references import Accuracies, summarise, undefended
-from sim.demo.summary import Outcome, data, result
+from sim.demo.summary import Outcome, data, words
 from sim.demo.table import Row, Screen, lines, size
 from sim.demo.watch import Watch, Watched
 
@@ -178,6 +177,10 @@ def test_the_memory_and_time_of_a_child_are_read(tmp_path: Path) -> None:
 # --- table --------------------------------------------------------------------------------------
 
 
+def plain(text: str, *styles: str) -> str:
+    return text
+
+
 def row(**changes: Any) -> Row:
     given: dict[str, Any] = {
         "device": "abcd-efgh",
@@ -196,7 +199,7 @@ def row(**changes: Any) -> Row:
 
 
 def test_the_table_has_a_line_for_each_device_and_fits_the_screen() -> None:
-    table = lines([row(), row(note="x" * 300)], Palette(False), width=100)
+    table = lines([row(), row(note="x" * 300)], plain, width=100)
     assert len(table) == 3
     assert "0.900" in table[1]
     assert "1.2 MB" in table[1]
@@ -205,7 +208,7 @@ def test_the_table_has_a_line_for_each_device_and_fits_the_screen() -> None:
 
 def test_without_a_terminal_there_are_plain_lines_and_no_repeats() -> None:
     stream = io.StringIO()
-    screen = Screen(stream, Palette(False))
+    screen = Screen(stream, plain)
     for _ in range(3):
         screen.draw([row(), row(device="liar", is_quarantined=True, note="lies")])
     screen.draw([row(round=4), row(device="liar", is_quarantined=True, note="lies")])
@@ -282,26 +285,27 @@ def fleet(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path)
 
 
-def test_a_good_run_is_exit_0_and_says_who_lied_and_why(fleet: Fleet) -> None:
+def test_a_good_run_is_good_and_says_who_lied_and_why(fleet: Fleet) -> None:
     fleet.accuse(6)
-    answer = result(fleet.outcome(), Palette(False))
-    assert answer.exit is Exit.OK
-    assert answer.data["liar_quarantined"] is True
-    assert answer.data["together_accuracy"] == {"mean": pytest.approx(0.96), "worst": 0.96}
-    liar = answer.data["devices"][-1]
+    outcome = fleet.outcome()
+    assert outcome.is_good
+    figures = data(outcome)
+    assert figures["liar_quarantined"] is True
+    assert figures["together_accuracy"] == {"mean": pytest.approx(0.96), "worst": 0.96}
+    liar = figures["devices"][-1]
     assert (liar["quarantined"], liar["quarantined_by"], liar["reason"]) == (True, 6, "far off")
-    assert "quarantined by 6 of 6" in answer.text
-    assert "far off" in answer.text
+    assert "quarantined by 6 of 6" in words(outcome, plain)
+    assert "far off" in words(outcome, plain)
 
 
-def test_a_liar_that_most_did_not_catch_is_exit_1(fleet: Fleet) -> None:
+def test_a_liar_that_most_did_not_catch_is_no_success(fleet: Fleet) -> None:
     fleet.accuse(3)
-    answer = result(fleet.outcome(), Palette(False))
-    assert answer.exit is Exit.NO
-    assert answer.data["liar_quarantined"] is False
+    outcome = fleet.outcome()
+    assert not outcome.is_good
+    assert data(outcome)["liar_quarantined"] is False
 
 
-def test_an_honest_device_shut_out_by_most_is_exit_1(fleet: Fleet) -> None:
+def test_an_honest_device_shut_out_by_most_is_no_success(fleet: Fleet) -> None:
     fleet.accuse(6)
     outcome = fleet.outcome()
     fleet.accuse(6, accused="d5")
@@ -324,14 +328,14 @@ def test_a_quarantine_that_ended_still_counts(fleet: Fleet) -> None:
     [{"base_round": 11}, {"accuracy": 0.4}, {"accuracy": 0.9}, {"accuracy": None}],
     ids=["late", "worse than alone", "disagrees", "never measured"],
 )
-def test_one_device_that_did_not_converge_is_exit_1(fleet: Fleet, change: dict[str, Any]) -> None:
+def test_one_that_did_not_converge_is_no_success(fleet: Fleet, change: dict[str, Any]) -> None:
     fleet.accuse(6)
     status = fleet.statuses["d2"]
     assert status is not None
     status.update(change)
-    answer = result(fleet.outcome(), Palette(False))
-    assert answer.exit is Exit.NO
-    assert "did NOT converge" in answer.text
+    outcome = fleet.outcome()
+    assert not outcome.is_good
+    assert "did NOT converge" in words(outcome, plain)
 
 
 def test_a_device_that_does_not_answer_is_shown_as_starting(fleet: Fleet) -> None:
