@@ -13,11 +13,12 @@ from gossipfl.errors import Fault, PeerError
 from gossipfl.events import Address, FetchFailed, HeadReceived
 from gossipfl.membership import Known
 from gossipfl.messages import Head, Role
-from gossipfl.objects import digest
+from gossipfl.objects import digest, unpack_list
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.shelf import Served
 from gossipfl.wire import Envelope, check_signature, decode, open_envelope
 
+HEADS_BYTES_MAX = 64 * 1024 * 1024
 PUBLISHERS = frozenset({Role.DEVICE, Role.HUB})
 
 
@@ -151,7 +152,12 @@ class Intake:
     def _verified(self, envelope: Envelope, known: Known) -> Head:
         """Checks 4 to 8 of a head. Raises PeerError."""
         core = self._core
-        core.roster.require_live(known, core.time())
+        try:
+            core.roster.require_live(known, core.time())
+        except PeerError as error:
+            if error.fault is Fault.EXPIRED_MEMBER:
+                self._hear_expired(envelope, known)
+            raise
         if known.member.role not in PUBLISHERS:
             raise PeerError(Fault.WRONG_ROLE, f"{known.member.role.value}s publish no heads")
         if core.reputation.of(known.member.device).condemned:
@@ -165,6 +171,12 @@ class Intake:
         if (head.seq == 1) != (head.prev is None):
             raise PeerError(Fault.MALFORMED, "only the first head has no prev")
         return head
+
+    def _hear_expired(self, envelope: Envelope, known: Known) -> None:
+        """If everybody looks expired, our clock is the one that is wrong: count the voice."""
+        check_signature(envelope)
+        head = decode(envelope.payload, Head, self._core.limits.head_bytes)
+        self._core.clock.hear_issued(known.member.device, head.issued, self._core.now)
 
     def _expected(self, pending: Pending, head: Head, known: Known, tls_key: bytes | None) -> None:
         """Is it the head that was asked for, from whom it was asked? Raises PeerError."""
@@ -204,6 +216,7 @@ class Intake:
             return
         # Whoever reads our receipts may ask us for the heads that we merged.
         core.shelf.put(seen.digest, seen.envelope)
+        core.publisher.touch("heads")
         if peer.head_digest != seen.digest:
             if _update_digest(peer.head) != _update_digest(head):
                 peer.update_seen_at = core.now
@@ -221,6 +234,21 @@ class Intake:
             ),
         )
         core.collector.head(pending, peer, update, carrier)
+
+    def restore_heads(self, data: bytes) -> None:
+        """At start: the newest heads that we held, so that a restart forgets nobody's number."""
+        core = self._core
+        for item in unpack_list(data, HEADS_BYTES_MAX):
+            envelope = open_envelope(item, "head", core.limits.head_bytes)
+            known = core.roster.by_key(envelope.key_id)
+            if known is None or core.is_barred(known.member.device):
+                continue
+            check_signature(envelope)
+            head = decode(envelope.payload, Head, core.limits.head_bytes)
+            seen = SeenHead(head, digest(item), item)
+            self.observe(seen, known)
+            served = Served(item, seen.digest, known.digest, None, _update_digest(head))
+            core.shelf.set_head(head.device, served)
 
     def observe(self, seen: SeenHead, known: Known) -> bool:
         """Remember the head in its chain; True if that proved its signer a liar."""

@@ -28,17 +28,23 @@ from gossipfl.wire import Envelope, check_signature, decode, open_envelope
 NEAR_S = 900
 """A wall clock this near to the fleet's median is believed: guess, three times the 5 min of skew
 that the fault table asks for."""
+VOICES_MIN = 3  # heads of so many devices outvote our wall clock, and one liar among them
 HEARD_MAX = 64
 ROLES_BY_ROOT = frozenset({Role.ISSUER, Role.OPERATOR})
 
 
 class FleetClock:
-    """Seconds since the epoch as the fleet sees it; monotone for one node, also over restarts."""
+    """Seconds since the epoch as the fleet sees it; its floor never goes back, over restarts too.
+
+    A wall clock that nobody has confirmed only serves until somebody is heard: it never raises the
+    floor, so that a board that boots ten years ahead finds back. Nor does one voice alone.
+    """
 
     def __init__(self) -> None:
         self.floor = 0
         self._good = 0.0
         self._good_at = 0.0
+        self._confirmed = False
         self._heard: dict[bytes, float] = {}  # device -> issued minus the monotonic time then
 
     def raise_floor(self, seconds: int) -> None:
@@ -52,23 +58,25 @@ class FleetClock:
         self._heard[device] = issued - now
 
     def hear_wall(self, wall: float, now: float) -> None:
-        """Our own wall clock: believed alone, or near the median of what others say."""
+        """Our own wall clock: believed alone for now, or near the median of what others say."""
         if not self._heard:
-            if wall >= self.floor:
-                self._move(wall, now)
+            self._move(wall, now, confirmed=False)
             return
         fleet = median_low(sorted(self._heard.values())) + now
-        self._move(wall if abs(wall - fleet) <= NEAR_S else fleet, now)
+        near = abs(wall - fleet) <= NEAR_S
+        self._move(wall if near else fleet, now, confirmed=near or len(self._heard) >= VOICES_MIN)
 
-    def _move(self, good: float, now: float) -> None:
+    def _move(self, good: float, now: float, confirmed: bool) -> None:
         if good >= self.floor:
-            self._good, self._good_at = good, now
+            self._good, self._good_at, self._confirmed = good, now, confirmed
 
     def time(self, now: float) -> int:
         """Fleet time at monotonic `now`."""
         since = self._good + (now - self._good_at) if self._good else 0.0
-        self.floor = max(self.floor, int(since))
-        return self.floor
+        time = max(self.floor, int(since))
+        if self._confirmed:
+            self.floor = time
+        return time
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gossipfl.config import PACES, Limits
 from gossipfl.errors import Fault
 from gossipfl.events import Address, Source
+from gossipfl.membership import FleetClock
 from gossipfl.peers import BREAKER_FAILURES, PeerBook
 from gossipfl.reputation import Reputation
+from sim.fleet import EPOCH
+from sim.scene import Scene, Setup
+
+YEAR_S = 31_557_600.0
 
 
 def test_a_bad_network_puts_nobody_into_quarantine() -> None:
@@ -19,7 +26,7 @@ def test_a_bad_network_puts_nobody_into_quarantine() -> None:
 
 
 def test_one_lost_request_is_no_reason_to_leave_a_peer_alone() -> None:
-    """20 % loss: the breaker opened at the first failure, so rounds found one peer in seven live."""
+    """20 % loss: the breaker opened at the first failure, and rounds found one live peer of seven."""
     book = PeerBook(PACES["lan"], Limits())
     address, device = Address("10.0.0.1", 1), b"p" * 16
     book.see(address, Source.MDNS, 0.0)
@@ -31,3 +38,39 @@ def test_one_lost_request_is_no_reason_to_leave_a_peer_alone() -> None:
     assert not book.is_live(device, 1.0)
     book.reached(device, 2.0)
     assert book.is_live(device, 2.0)
+
+
+def test_a_board_that_boots_ten_years_ahead_finds_back() -> None:
+    """Its own wall clock made every peer look expired, for ever, and raised the durable floor."""
+    clock = FleetClock()
+    clock.raise_floor(int(EPOCH))
+    clock.hear_wall(EPOCH + 10 * YEAR_S, now=0.0)
+    assert clock.time(1.0) > EPOCH + 9 * YEAR_S
+    for peer in range(3):
+        clock.hear_issued(bytes([peer]) * 16, int(EPOCH) + 5, now=1.0)
+    clock.hear_wall(EPOCH + 10 * YEAR_S, now=2.0)
+    assert abs(clock.time(2.0) - EPOCH) < 60
+    assert clock.floor < EPOCH + 60
+
+
+def test_one_voice_cannot_move_the_durable_floor() -> None:
+    clock = FleetClock()
+    clock.raise_floor(int(EPOCH))
+    clock.hear_issued(b"l" * 16, int(EPOCH + YEAR_S), now=0.0)
+    clock.hear_wall(EPOCH + 3.0, now=0.0)
+    clock.time(1.0)
+    assert clock.floor < EPOCH + 60
+
+
+@pytest.mark.parametrize("off_s", [-3_600.0, 3_600.0, 10 * YEAR_S, -50 * YEAR_S])
+def test_a_wrong_wall_clock_stalls_nobody(off_s: float) -> None:
+    """Over a reboot and a jump while it runs: rounds go on within two intervals."""
+    scene = Scene(3, Setup(devices=5)).start()
+    device = scene.devices[0]
+    scene.run_rounds(2, limit_s=30.0)
+    device.clock.wall_offset_s = off_s
+    scene.run_rounds(2, limit_s=4 * 3.3, who=[device])
+    scene.world.crash(device, 1.0, reboot=True)
+    scene.world.run_for(2.0)
+    scene.run_rounds(2, limit_s=4 * 3.3, who=[device])
+    scene.world.finish()
