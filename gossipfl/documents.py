@@ -27,6 +27,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.reputation.dump(core.now)
         case "clock":
             return pack(core.time())
+        case "heads":
+            return pack_list(core.shelf.held_heads(core.device))
         case "records":
             return pack_list([envelope for _, envelope in core.records.values()])
         case "bundle":
@@ -65,6 +67,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("policies", core.policies.load),
         ("reputation", lambda data: core.reputation.load(data, core.now)),
         ("clock", core.upkeep.restore_clock),
+        ("heads", core.intake.restore_heads),
         ("records", core.addresses.restore),
         ("bundle", core.steering.restore_bundle),
         ("base", lambda data: core.steering.restore_base(*split_base(data))),

@@ -72,6 +72,7 @@ class OwnChain:
         self._fleet = fleet
         self._limits = limits
         self.seq = 0
+        self.skip = 0  # numbers that the next head leaves out (after a restore)
         self.digest: bytes | None = None
         self.refs: Refs | None = None  # of the durable head
         self.receipts: ChainRef | None = None  # newest composed, durable with the next head
@@ -83,7 +84,7 @@ class OwnChain:
         head = Head(
             fleet=self._fleet,
             device=self._signer.device,
-            seq=self.seq + 1,
+            seq=self.seq + 1 + self.skip,
             prev=self.digest,
             issued=issued,
             head_chapter=self.heads_log.chapter,
@@ -102,6 +103,7 @@ class OwnChain:
     def adopt(self, link: Link, refs: Refs, log: ChapterLog) -> None:
         """The head is durable: it is ours from now on."""
         self.seq, self.digest, self.refs, self.heads_log = link.number, link.digest, refs, log
+        self.skip = 0
 
     def receipt(self, receipt: Receipt) -> tuple[Link, bytes]:
         """Sign the next receipt of the chain; a chapter's bytes if it completes one."""

@@ -179,6 +179,7 @@ class Publisher:
             retire=tuple(retire),
             links=tuple(keeper.links),
             prune=tuple(keeper.prune),
+            adopt=link is not None and core.own.skip > 0,
         )
         self._flight = _Flight(
             self._commits,

@@ -6,18 +6,25 @@ ledger that it commits to) and the chain goes on from there, so that no number i
 
 from __future__ import annotations
 
+import math
+
 from gossipfl.chains import SeenHead
 from gossipfl.core import Core
 from gossipfl.events import FetchFailed, Topic
 from gossipfl.pulls import Pending, Purpose
 
 RECONCILE_PEERS = 3  # protocol k
+RESTORE_SKIP = 2**20
+"""Numbers left out after a restore. The peers that answered may not have seen our newest head, so
+the next one takes a number that we cannot have signed: a year of heads at one in 30 s."""
 
 
 class Restorer:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked: dict[bytes, bool] = {}  # peers asked for our own head: answered?
+        self._holders: set[bytes] = set()  # of them, who holds a head of ours
+        self._since = math.inf
         self._newest_own: SeenHead | None = None
 
     def advance(self) -> None:
@@ -26,7 +33,9 @@ class Restorer:
         live = list(core.book.live(core.now))
         needed = min(RECONCILE_PEERS, len(live))
         answered = sum(self._asked.values())
-        if needed and answered >= needed and not core.publisher.is_busy:
+        self._since = min(self._since, core.now)
+        enough = needed > 0 and answered >= needed and answered == len(self._asked)
+        if enough and self._can_tell() and not core.publisher.is_busy:
             self._reconciled()
             return
         for peer in live:
@@ -39,6 +48,16 @@ class Restorer:
                 )
                 core.emit(*core.pulls.head(pending, etag=core.own.digest))
 
+    def _can_tell(self) -> bool:
+        """Do the answers say what our newest head was?
+
+        Who once published is known to somebody. If nobody alive remembers (a whole fleet restored),
+        we go on after a while, at a number that nobody can have seen.
+        """
+        if self._core.own.seq == 0 or self._holders:
+            return True
+        return self._core.now - self._since > self._core.pace.stale_s
+
     def own_head_seen(self, pending: Pending, seen: SeenHead) -> None:
         """A head signed with our key came from somewhere."""
         core = self._core
@@ -48,6 +67,7 @@ class Restorer:
         self.own_head_elsewhere(seen)
         if pending.device is not None and pending.purpose is Purpose.RECONCILE:
             self._asked[pending.device] = True
+            self._holders.add(pending.device)
 
     def own_head_elsewhere(self, seen: SeenHead) -> None:
         """Compare with what our own disk says, and adopt what is newer."""
@@ -74,12 +94,15 @@ class Restorer:
                 self._conflict("a newer head commits to a privacy ledger that is not on this disk")
             else:
                 core.publisher.adopt(newest)
+                core.own.skip = RESTORE_SKIP
                 core.notice(
                     Topic.RESTORE,
                     f"peers hold our head {newest.head.seq}, the disk had {core.own.seq}: adopted",
                     core.device,
                     True,
                 )
+        elif core.own.seq and not self._holders:
+            core.own.skip = RESTORE_SKIP
         core.restraint.reconciled = True
         core.rounds.next_at = core.now
         core.publisher.want_head()
@@ -99,3 +122,4 @@ class Restorer:
     def not_modified(self, pending: Pending) -> None:
         if pending.purpose is Purpose.RECONCILE and pending.device is not None:
             self._asked[pending.device] = True
+            self._holders.add(pending.device)

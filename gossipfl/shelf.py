@@ -68,6 +68,10 @@ class Shelf:
         while len(self._heads) > self._heads_max:
             self._heads.popitem(last=False)
 
+    def held_heads(self, but: bytes) -> list[bytes]:
+        """Envelopes of the newest heads of everybody but one device."""
+        return [served.envelope for device, served in self._heads.items() if device != but]
+
     def drop_head(self, device: bytes) -> None:
         self._heads.pop(device, None)
 
