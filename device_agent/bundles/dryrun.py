@@ -11,8 +11,12 @@ import json
 import resource
 import sys
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from gossipfl.bundle.archive import Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +35,14 @@ def main(arguments: list[str]) -> int:
     """`arguments`: address space above the present one (MB), CPU seconds, bytes on stdin."""
     memory_mb, cpu_s, size = (int(a) for a in arguments)
     # The imports are ours and come first: they map hundreds of megabytes that are never touched.
-    from device_agent.bundles import trial, walk
+    import device_agent.bundles.trial
+    import device_agent.bundles.walk  # noqa: F401
     from gossipfl.bundle import archive
-    from gossipfl.bundle.manifest import GRAPHS
     from gossipfl.bundle.refused import BundleRefused, Reason
 
     _limit(memory_mb, cpu_s)
-    report = Report()
     try:
-        bundle = archive.read(sys.stdin.buffer.read(size))
-        walked = {name: walk.walk(name, bundle.files[name], bundle.manifest) for name in GRAPHS}
-        seen = trial.run(bundle)
-        report = Report(
-            step_ms=seen.step_ms,
-            rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            nodes={name: found.nodes for name, found in walked.items()},
-            operators=sorted({op for found in walked.values() for op in found.operators}),
-        )
+        report = examine(archive.read(sys.stdin.buffer.read(size)))
     except BundleRefused as refused:
         report = Report(reason=refused.reason.value, detail=refused.detail)
     except MemoryError:
@@ -56,12 +51,36 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def examine(bundle: Bundle) -> Report:
+    """The walk over every graph, then the dry run. Raises BundleRefused. No limits of its own."""
+    from device_agent.bundles import trial, walk
+    from gossipfl.bundle.manifest import GRAPHS
+
+    walked = {name: walk.walk(name, bundle.files[name], bundle.manifest) for name in GRAPHS}
+    seen = trial.run(bundle)
+    return Report(
+        step_ms=seen.step_ms,
+        rss_mb=_peak_rss_mb(),
+        nodes={name: found.nodes for name, found in walked.items()},
+        operators=sorted({op for found in walked.values() for op in found.operators}),
+    )
+
+
 def parse(line: bytes) -> Report | None:
     """The parent's reading of what a child wrote; None if it is not a report."""
     try:
         return msgspec.json.decode(line, type=Report)
     except (msgspec.MsgspecError, RecursionError):
         return None
+
+
+def _peak_rss_mb() -> float:
+    """VmHWM of this program. ru_maxrss would do if it did not start with the parent's peak."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def _limit(memory_mb: int, cpu_s: int) -> None:

@@ -40,9 +40,13 @@ def infer(model: onnx.ModelProto) -> Shapes:
 
 
 def infer_body(
-    node: onnx.NodeProto, body: onnx.GraphProto, outer: Shapes, opset: onnx.OperatorSetIdProto
+    node: onnx.NodeProto,
+    graph: onnx.GraphProto,
+    body: onnx.GraphProto,
+    outer: Shapes,
+    opset: onnx.OperatorSetIdProto,
 ) -> Shapes:
-    """Shapes inside a Scan body: its inputs get the types that the Scan feeds them.
+    """Shapes inside the body of `node`, a Scan of `graph`: its inputs are what the Scan feeds.
 
     The last `num_scan_inputs` lose their first axis; outer values are captured by name.
     """
@@ -57,19 +61,21 @@ def infer_body(
     own = {value.name for value in body.input} | {t.name for t in body.initializer}
     made = {output for inner in body.node for output in inner.output}
     used = {name for inner in body.node for name in inner.input if name}
-    captured = sorted(used - own - made)
-    for name in captured:
-        if name not in outer:
+    constants = {t.name: t for t in graph.initializer}
+    initializers = list(body.initializer)
+    for name in sorted(used - own - made):
+        if name in constants:
+            initializers.append(constants[name])
+        elif name in outer:
+            inputs.append(_value(name, *outer[name]))
+        else:
             raise BundleRefused(Reason.MALFORMED, f"{name[:80]!r} comes from nowhere")
-        inputs.append(_value(name, *outer[name]))
     outputs = [
         _value(value.name, *outer[state])
         for value, state in zip(body.output, node.input[:states], strict=True)
     ]
-    graph = helper.make_graph(
-        list(body.node), "body", inputs, outputs, initializer=list(body.initializer)
-    )
-    return infer(helper.make_model(graph, opset_imports=[opset]))
+    alone = helper.make_graph(list(body.node), "body", inputs, outputs, initializer=initializers)
+    return infer(helper.make_model(alone, opset_imports=[opset]))
 
 
 def _value(name: str, kind: int, dims: list[int]) -> onnx.ValueInfoProto:

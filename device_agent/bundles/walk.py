@@ -218,7 +218,7 @@ def _check_shapes(graph: onnx.GraphProto, shapes: Shapes, opset: onnx.OperatorSe
             _check_dims(output, dims)
         if node.op_type == SCAN:
             body = _body(node)
-            _check_shapes(body, infer_body(node, body, shapes, opset), opset)
+            _check_shapes(body, infer_body(node, graph, body, shapes, opset), opset)
 
 
 def _check_ports(name: str, graph: onnx.GraphProto, manifest: Manifest) -> None:
