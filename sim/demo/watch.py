@@ -6,6 +6,7 @@ it. A device that does not answer is shown with its last words.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from sim.demo.places import Place
 from sim.demo.processes import Child
 from sim.demo.table import Row
 
+_TIME_LEFT = re.compile(r" \(\d+ s left\)$")
 SHUT_OUT = ("quarantined", "condemned", "revoked")
 Status = Mapping[str, Any]
 Ask = Callable[[Place], Status | None]
@@ -75,7 +77,8 @@ class Watch:
         for peer in observer.value("peers", ()):
             accused = self._by_device.get(peer["device"])
             if accused is not None and peer["state"] in SHUT_OUT:
-                accused.quarantined_by.setdefault(observer.place.device, (now, peer["why"]))
+                told = (now, _reason(peer["why"]))
+                accused.quarantined_by.setdefault(observer.place.device, told)
 
     def rows(self) -> list[Row]:
         """The table, honest devices first."""
@@ -111,13 +114,18 @@ class Watch:
     def _note(self, watched: Watched, opinions: Sequence[Mapping[str, Any]], now_out: int) -> str:
         if now_out:
             why = next(peer["why"] for peer in opinions if peer["state"] in SHUT_OUT)
-            return f"quarantined by {now_out} of {len(self.honest)}: {why}"
+            return f"quarantined by {now_out} of {len(self.honest)}: {_reason(why)}"
         if watched.place.is_liar:
             return "THE LIAR"
         if not watched.child.is_alive:
             return "its process ended"
         waiting = watched.value("waiting_for", "") or watched.value("listen_only", "")
         return f"waits for {waiting}" if waiting else ""
+
+
+def _reason(why: str) -> str:
+    """Without the time that is left: that changes each second, and the reason does not."""
+    return _TIME_LEFT.sub("", why)
 
 
 def _mean(values: Sequence[float]) -> float | None:
