@@ -11,7 +11,8 @@ from gossipfl.cli.output import Result
 from gossipfl.errors import UserError
 
 if TYPE_CHECKING:
-    from gossipfl.fleet.documents import OpenPolicy
+    from gossipfl.fleet.documents import Job, OpenPolicy
+    from gossipfl.fleet.folders import Official
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,15 +61,14 @@ def add_socket(parser: Any) -> None:
 
 def policy_issue(args: Namespace) -> Result:
     """A signed policy object in a file, and handed to an agent if one is named."""
-    from gossipfl.bundle.archive import read, read_path
+    from gossipfl.bundle.archive import ARCHIVE_BYTES_MAX, read
     from gossipfl.fleet import documents, files
     from gossipfl.fleet.folders import find_official
 
     official = find_official(args.operator)
     if args.bundle.is_dir():
         raise UserError("GF701", f"{args.bundle} is a folder: a policy names a .gfl file")
-    read_path(args.bundle)  # says what is wrong with it before anything is signed
-    content = args.bundle.read_bytes()
+    content = files.read_file(args.bundle, ARCHIVE_BYTES_MAX)
     job = documents.Job.of(read(content), content)
     prev = documents.open_policy(files.read_file(args.prev)) if args.prev else None
     choices = documents.Choices(
@@ -88,21 +88,58 @@ def policy_issue(args: Namespace) -> Result:
     data = documents.policy_object(policy, official)
     output = args.output or Path("policy.gfp")
     files.write_file(output, data, files.PUBLIC_MODE)
-    handed = hand_over(args.to, "policy", data)
+    problem = _signature_problem(job, official)
+    handed = _hand_both(args.to, args.bundle, data)
     shown = _describe(documents.open_policy(data))
-    signed = job.bundle.signature is not None
-    shown |= {"file": str(output), "bundle_signed": signed, "agent": handed}
+    shown |= {"file": str(output), "bundle_problem": problem, "agent": handed}
     text = f"{_text(shown)}\nwritten to {output}"
-    if not signed:
-        text += "\nthe bundle is not signed, so devices will refuse it: `gossipfl bundle sign`"
+    if problem:
+        text += f"\ndevices will refuse the bundle: {problem}; see `gossipfl bundle sign`"
+    if handed and handed.get("bundle"):
+        text += f"\nthe agent has the policy, but not the bundle: {handed['bundle']}"
     return Result(shown, text)
+
+
+def _signature_problem(job: Job, official: Official) -> str | None:
+    """Why devices would not run this bundle, or None if an operator of the fleet signed it."""
+    from device_agent.bundles.signers import operator_of
+    from gossipfl.bundle import signing
+    from gossipfl.bundle.refused import BundleRefused
+    from gossipfl.config import Limits
+    from gossipfl.membership import Roster
+
+    try:
+        signing.require_signature(job.bundle, operator_of(Roster(official.root_key, Limits())))
+    except BundleRefused as error:
+        return error.cause
+    return None
+
+
+def _hand_both(socket: Path | None, bundle: Path, policy: bytes) -> dict[str, Any] | None:
+    """The bundle first, so that the agent need not ask peers for it. It may not be able to read
+    the file; then "bundle" says why, and peers can still bring it.
+    """
+    if socket is None:
+        return None
+    from device_agent.local_api import call
+
+    problem = None
+    try:
+        call(socket, "give-bundle", path=str(bundle.resolve()))
+    except UserError as error:
+        if error.code != "GF403":
+            raise
+        problem = error.cause
+    return {**(hand_over(socket, "policy", policy) or {}), "bundle": problem}
 
 
 def policy_show(args: Namespace) -> Result:
     """A policy file, verified within the fleet that it names."""
+    from gossipfl.config import Limits
     from gossipfl.fleet import documents, files
 
-    shown = _describe(documents.open_policy(files.read_file(args.file, 2**17)))
+    data = files.read_file(args.file, Limits().entry_bytes)
+    shown = _describe(documents.open_policy(data))
     return Result(shown, _text(shown))
 
 
@@ -139,7 +176,7 @@ def _describe(opened: OpenPolicy) -> dict[str, Any]:
         "f": policy.f,
         "sample": policy.sample,
         "codec": policy.codec,
-        "training": msgspec.to_builtins(policy.training),
+        "training": msgspec.structs.asdict(policy.training),
         "rounds": policy.stop.rounds,
         "privacy": policy.privacy.mode,
         "canary": [device_name(device) for device in policy.canary],

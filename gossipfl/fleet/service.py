@@ -57,20 +57,23 @@ _OPTIONS: dict[str, Any] = {
 
 
 class Service:
-    """One issuer behind a port. `clock` and `monotonic` are time.time and time.monotonic."""
+    """One issuer behind a port. `life_s` is the longest that one connection may last."""
 
     def __init__(
         self,
         folder: IssuerFolder,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        life_s: float = LIFE_S,
     ) -> None:
         """Raises UserError if the issuer cannot issue (files, dates)."""
         issuer = folder.load()
         issuer.require_valid(int(clock()))
+        self.folder = folder
         self.desk = Desk(issuer, Tokens(folder.tokens))
         self._clock = clock
         self._monotonic = monotonic
+        self._life_s = life_s
         self._context, self._server_digest = _tls(folder, self.desk, int(clock()))
         self._requests = Throttle(REQUESTS_PER_S, REQUESTS_BURST)
         self._failures = Throttle(FAILURES_PER_S, FAILURES_BURST)
@@ -110,12 +113,17 @@ class Service:
         if self._runner is None or self._runner.server is None:
             raise RuntimeError("the service has not been started")
         handler = self._runner.server()
-        asyncio.get_running_loop().call_later(LIFE_S, _abort, handler)
+        asyncio.get_running_loop().call_later(self._life_s, _abort, handler)
         return handler
 
-    def _has_room(self) -> bool:
+    @property
+    def connections(self) -> list[web.RequestHandler]:
+        """Those open now."""
         server = self._runner.server if self._runner else None
-        return server is not None and len(server.connections) < CONNECTIONS_MAX
+        return server.connections if server else []
+
+    def _has_room(self) -> bool:
+        return len(self.connections) < CONNECTIONS_MAX
 
     async def _root(self, request: web.Request) -> web.Response:
         self._require_allowed(request)

@@ -1,0 +1,317 @@
+"""The verbs of a fleet's owner, called as a person calls them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gossipfl.errors import Exit, UserError
+from gossipfl.fleet import documents
+from gossipfl.fleet.device import load_identity
+from gossipfl.fleet.folders import FleetFolder
+from gossipfl.fleet.invitation import Invitation, parse
+from gossipfl.fleet.local import enrol_local
+from gossipfl.identity import device_name
+
+Call = Callable[..., tuple[int, str, str]]
+LINE_S = 20  # a bound, not a wait
+
+
+@pytest.fixture
+def bundle(root: Path) -> Path:
+    return root / "gossipfl/bundles/digits-logistic.gfl"
+
+
+@pytest.fixture
+def lab(gossipfl: Call, tmp_path: Path) -> Path:
+    assert gossipfl("fleet", "init", str(tmp_path / "lab"), "--name", "Lab")[0] == 0
+    return tmp_path / "lab"
+
+
+@pytest.fixture
+def issuer(lab: Path) -> Iterator[subprocess.Popen[str]]:
+    """`fleet issuer run` as a process of its own, listening."""
+    command = [sys.executable, "-m", "gossipfl", "fleet", "issuer", "run", "--json"]
+    process = subprocess.Popen(
+        [*command, "--fleet", str(lab), "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["listening"].startswith("127.0.0.1:")
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate(timeout=LINE_S)
+
+
+def answer(out: str) -> dict[str, object]:
+    return json.loads(out.splitlines()[-1])["data"]
+
+
+def test_init_makes_a_fleet_and_says_what_next(gossipfl: Call, tmp_path: Path) -> None:
+    code, out, _ = gossipfl("fleet", "init", str(tmp_path / "lab"))
+    assert code == 0
+    assert f"gossipfl invite --fleet {tmp_path / 'lab'}" in out
+    assert "offline" in out
+    code, _, err = gossipfl("fleet", "init", str(tmp_path / "lab"))
+    assert code == Exit.USAGE
+    assert "GF212" in err
+
+
+def test_more_operators_and_issuers(gossipfl: Call, lab: Path) -> None:
+    assert gossipfl("fleet", "issue-operator", "ann", "--fleet", str(lab))[0] == 0
+    assert gossipfl("fleet", "issue-issuer", "spare", "--fleet", str(lab))[0] == 0
+    code, out, _ = gossipfl("fleet", "status", "--fleet", str(lab), "--json")
+    data = answer(out)
+    assert code == 0
+    assert [entry["name"] for entry in data["operators"]] == ["ann", "first"]
+    assert [entry["name"] for entry in data["issuers"]] == ["first", "spare"]
+
+
+def test_an_invitation_is_one_line_with_the_pin(gossipfl: Call, lab: Path) -> None:
+    code, out, _ = gossipfl(
+        *("invite", "--fleet", str(lab), "--uses", "20", "--ttl", "2h"),
+        *("--host", "hub.example:7443"),
+    )
+    line = out.splitlines()[0]
+    invited = parse(line)
+    assert code == 0
+    assert invited.pin == FleetFolder(lab).issuer().load().fleet
+    assert str(invited.address) == "hub.example:7443"
+    assert "20 devices" in out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--ttl", "soon"),
+        ("--uses", "0"),
+        ("--host", "a b"),
+        ("--replaces", "no-such-id"),
+        ("--issuer", "nobody"),
+    ],
+)
+def test_a_wrong_invitation_is_wrong_use(gossipfl: Call, lab: Path, argv: tuple[str, ...]) -> None:
+    code, out, err = gossipfl("invite", "--fleet", str(lab), *argv)
+    assert code == Exit.USAGE
+    assert "gfl1:" not in out + err
+
+
+@pytest.mark.parametrize("cut", [0, 10, 40, 70, 100, -12])
+def test_a_mangled_line_is_refused_without_being_shown(
+    gossipfl: Call, lab: Path, tmp_path: Path, cut: int
+) -> None:
+    _, out, _ = gossipfl("invite", "--fleet", str(lab), "--json")
+    line = str(answer(out)["line"])
+    mangled = line[: cut or None] + "!" + line[cut or len(line) :]
+    code, out, err = gossipfl("join", mangled, "--state", str(tmp_path / "d"))
+    assert code == Exit.USAGE
+    assert "GF204" in err
+    assert line.split(":")[3] not in out + err
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_line_survives_print_and_parse() -> None:
+    from gossipfl.events import Address
+
+    for address in (Address("fd00::1", 7443), Address("hub.local", 1), Address("10.0.0.1", 65535)):
+        invited = Invitation(bytes(range(32)), b"12345678", b"s" * 16, address)
+        assert parse(invited.line()) == invited
+        assert parse(f"  {invited.line()}\n") == invited
+        assert base64.b32encode(b"s" * 16).decode()[:20] not in repr(invited)
+
+
+@pytest.mark.e2e
+def test_issuer_run_invite_join_status(
+    gossipfl: Call,
+    lab: Path,
+    tmp_path: Path,
+    issuer: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, out, _ = gossipfl("invite", "--fleet", str(lab), "--uses", "3", "--json")
+    line = str(answer(out)["line"])  # the host hint is where it listens
+    (tmp_path / "line").write_text(line + "\n")
+    code, out, _ = gossipfl("join", line, "--state", str(tmp_path / "a"), "--json")
+    assert code == 0
+    joined = [answer(out)["device"]]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line + "\n"))
+    assert gossipfl("join", "-", "--state", str(tmp_path / "b"))[0] == 0
+    assert gossipfl("join", f"@{tmp_path / 'line'}", "--state", str(tmp_path / "c"))[0] == 0
+    for name in "bc":
+        code, out, _ = gossipfl("id", "--state", str(tmp_path / name))
+        assert code == 0
+        joined.append(out.strip())
+    code, _, err = gossipfl("join", line, "--state", str(tmp_path / "d"))
+    assert code == Exit.IDENTITY
+    assert "invitation is used up" in err
+    code, _, err = gossipfl("join", line, "--state", str(tmp_path / "a"))
+    assert code == Exit.IDENTITY
+    assert "--replace" in err
+    _, out, _ = gossipfl("fleet", "status", "--fleet", str(lab), "--json")
+    data = answer(out)
+    assert [device["device"] for device in data["devices"]] == joined
+    assert data["invitations"][0]["left"] == 0
+
+    issuer.send_signal(signal.SIGTERM)
+    out, err = issuer.communicate(timeout=LINE_S)
+    assert issuer.returncode == 0
+    assert answer(out) == {"admitted": 3}
+    assert err.count("admitted") == 3
+    assert line.split(":")[3] not in out + err
+
+
+def test_an_issuer_that_is_not_there_is_exit_4(gossipfl: Call, lab: Path, tmp_path: Path) -> None:
+    _, out, _ = gossipfl("invite", "--fleet", str(lab), "--host", "127.0.0.1:1", "--json")
+    line = str(answer(out)["line"])
+    code, _, err = gossipfl("join", line, "--state", str(tmp_path / "d"))
+    assert code == Exit.UNREACHABLE
+    assert "127.0.0.1:1" in err
+
+
+def test_a_policy_is_issued_shown_and_followed(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "policy.gfp", tmp_path / "policy-2.gfp"
+    call = ("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "--n", "7")
+    code, out, _ = gossipfl(*call, "--attackers", "1", "--rounds", "20", "-o", str(first))
+    assert code == 0
+    assert "7, of which 1 assumed hostile" in out
+    code, out, _ = gossipfl(
+        *(*call, "--attackers", "2", "--prev", str(first), "-o", str(second), "--json")
+    )
+    assert code == 0
+    assert answer(out)["version"] == 2
+    code, out, _ = gossipfl("policy", "show", str(second), "--json")
+    shown = answer(out)
+    assert (shown["attackers"], shown["rule"], shown["signer_role"]) == (2, "nna", "operator")
+    assert shown["prev"] == documents.open_policy(first.read_bytes()).digest.hex()
+
+
+def test_issue_hands_bundle_and_policy_to_the_agent(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def call(path: Path, verb: str, /, **fields: str) -> dict[str, object]:
+        asked.append((verb, fields.get("path", "")))
+        if verb == "give-bundle" and len(asked) > 2:
+            raise UserError("GF403", "Permission denied")
+        return {"taken": True}
+
+    monkeypatch.setattr("device_agent.local_api.call", call)
+    argv = (
+        *("policy", "issue", "--operator", str(lab), "--bundle", str(bundle)),
+        *("--n", "7", "--attackers", "1", "-o", str(tmp_path / "p"), "--to", "agent.sock"),
+    )
+    code, out, _ = gossipfl(*argv)
+    assert code == 0
+    assert asked == [("give-bundle", str(bundle)), ("policy", "")]
+    assert "devices will refuse the bundle: not signed" in out
+    code, out, _ = gossipfl(*argv)
+    assert code == 0
+    assert "not the bundle: Permission denied" in out
+    assert asked[-1] == ("policy", "")
+
+
+def test_a_bundle_signed_for_another_fleet_is_told(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    gossipfl("fleet", "init", str(other))
+    signed = tmp_path / "signed.gfl"
+    signed.write_bytes(bundle.read_bytes())
+    assert gossipfl("bundle", "sign", str(signed), "--operator", str(other))[0] == 0
+    problems = []
+    for fleet in (lab, other):
+        code, out, _ = gossipfl(
+            *("policy", "issue", "--operator", str(fleet), "--bundle", str(signed), "--json"),
+            *("--n", "7", "--attackers", "1", "-o", str(tmp_path / "p")),
+        )
+        assert code == 0
+        problems.append(answer(out)["bundle_problem"])
+    assert "not an operator of this fleet" in str(problems[0])
+    assert problems[1] is None
+
+
+def test_a_policy_file_that_was_changed_is_exit_5(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.gfp"
+    gossipfl(
+        *("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "-o", str(file)),
+        *("--n", "7", "--attackers", "1"),
+    )
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    code, _, err = gossipfl("policy", "show", str(file))
+    assert code == Exit.IDENTITY
+    assert "GF702" in err
+
+
+def test_revoke_writes_what_an_agent_takes(
+    gossipfl: Call, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = enrol_local(FleetFolder(lab), tmp_path / "d").load().signer.device
+    asked = []
+
+    def call(path: Path, verb: str, /, **fields: str) -> dict[str, object]:
+        asked.append((path, verb, base64.b64decode(fields["data"])))
+        return {"revoked": True}
+
+    monkeypatch.setattr("device_agent.local_api.call", call)
+    file, socket = tmp_path / "r.gfr", tmp_path / "d" / "agent.sock"
+    code, out, _ = gossipfl(
+        *("revoke", device_name(device), "--fleet", str(lab), "--reason", "stolen"),
+        *("-o", str(file), "--to", str(socket)),
+    )
+    assert code == 0
+    assert "it spreads from there" in out
+    assert documents.open_revocation(file.read_bytes()).device == device
+    assert asked == [(socket, "revocation", file.read_bytes())]
+
+
+def test_revoke_refuses_a_typo_and_the_issuer_itself(
+    gossipfl: Call, lab: Path, tmp_path: Path
+) -> None:
+    own = device_name(FleetFolder(lab).issuer().official().signer.device)
+    typo = ("b" if own[0] == "a" else "a") + own[1:]
+    for name, said in ((own, "itself"), (typo, "check digits"), ("x", "not a device id")):
+        code, _, err = gossipfl(
+            *("revoke", name, "--fleet", str(lab), "--reason", "r", "-o", str(tmp_path / "r"))
+        )
+        assert code == Exit.USAGE
+        assert said in err
+        assert not (tmp_path / "r").exists()
+
+
+def test_id_of_a_folder_without_identity_says_how_to_get_one(
+    gossipfl: Call, tmp_path: Path
+) -> None:
+    code, _, err = gossipfl("id", "--state", str(tmp_path))
+    assert code == Exit.IDENTITY
+    assert "gossipfl join LINE" in err
+
+
+def test_an_open_key_names_the_command_that_closes_it(
+    gossipfl: Call, lab: Path, tmp_path: Path
+) -> None:
+    enrol_local(FleetFolder(lab), tmp_path / "d")
+    key = tmp_path / "d" / "signing.key"
+    key.chmod(0o644)
+    code, _, err = gossipfl("id", "--state", str(tmp_path / "d"))
+    assert code == Exit.IDENTITY
+    assert f"next: chmod 600 {key}" in err
+    key.chmod(0o600)
+    assert load_identity(tmp_path / "d").signer.device
