@@ -38,7 +38,7 @@ def short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def call(path: Path, verb: str, **fields: Any) -> dict[str, Any]:
+def call(path: Path, verb: str, /, **fields: Any) -> dict[str, Any]:
     """Ask the agent whose socket is `path`: its data, with bytes under "body" if it sent some.
 
     Raises UserError: GF311 if nobody answers, or what the agent answered.
