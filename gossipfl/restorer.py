@@ -31,6 +31,8 @@ class Restorer:
         """Ask k peers for our own newest head before we sign anything."""
         core = self._core
         live = list(core.book.live(core.now))
+        # Who was expelled meanwhile answers no more: its request was cancelled.
+        self._asked = {d: said for d, said in self._asked.items() if said or d in core.book.peers}
         needed = min(RECONCILE_PEERS, len(live))
         answered = sum(self._asked.values())
         self._since = min(self._since, core.now)
@@ -42,11 +44,14 @@ class Restorer:
             if len(self._asked) >= RECONCILE_PEERS + answered:
                 return
             if peer.device not in self._asked:
-                self._asked[peer.device] = False
                 pending = Pending(
                     Purpose.RECONCILE, peer.addresses[0], peer.device, about=core.device
                 )
-                core.emit(*core.pulls.head(pending, etag=core.own.digest))
+                effects = core.pulls.head(pending, etag=core.own.digest)
+                if not effects:
+                    return  # too many requests are out: at the next deadline
+                self._asked[peer.device] = False
+                core.emit(*effects)
 
     def _can_tell(self) -> bool:
         """Do the answers say what our newest head was?
@@ -93,11 +98,12 @@ class Restorer:
             if newest.head.ledger is not None:
                 self._conflict("a newer head commits to a privacy ledger that is not on this disk")
             else:
+                had = core.own.seq
                 core.publisher.adopt(newest)
                 core.own.skip = RESTORE_SKIP
                 core.notice(
                     Topic.RESTORE,
-                    f"peers hold our head {newest.head.seq}, the disk had {core.own.seq}: adopted",
+                    f"peers hold our head {newest.head.seq}, the disk had {had}: adopted",
                     core.device,
                     True,
                 )
