@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 EVERYWHERE = ("0.0.0.0", "::")
 SLOW_START_S = 1.0  # guess: a fleet that gets power at one instant, thrice the time of an answer
 RESCAN_S = 10.0  # how soon a moved device has new addresses: guess
+RETRY_S = 2.0  # a new IPv6 address is usable after about this long
 ROTATE_S = 86_400.0  # protocol: labels change daily
 ROTATE_JITTER = 0.1
 
@@ -100,7 +101,7 @@ class Discovery:
                     await asyncio.sleep(self._chance.uniform(0.0, self._slow_start_s))
                     started = True
                 await self._reconcile({link.name: link for link in links})
-            await asyncio.sleep(RESCAN_S)
+            await asyncio.sleep(RETRY_S if self.failures else RESCAN_S)
 
     def _chosen(self) -> list[Link]:
         try:
@@ -113,6 +114,7 @@ class Discovery:
         for name, station in list(self._stations.items()):
             if links.get(name) != station.link:
                 await self._drop(name)
+        self.failures = {name: why for name, why in self.failures.items() if name in links}
         for name, link in links.items():
             if name not in self._stations:
                 await self._add(link)

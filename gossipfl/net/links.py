@@ -58,7 +58,7 @@ def own_addresses(links: Sequence[Link], hosts: Sequence[str], port: int) -> tup
         Address(host, port)
         for link in links
         for host in link.addresses
-        if listens(hosts, host) and not _is_scoped(host)
+        if listens(hosts, host) and not is_scoped(host)
     )
 
 
@@ -87,8 +87,9 @@ def plain(address: str) -> str:
     return address.partition("%")[0]
 
 
-def _is_scoped(address: str) -> bool:
-    return ipaddress.ip_address(plain(address)).is_link_local and ":" in address
+def is_scoped(address: str) -> bool:
+    """Whether it is a link-local IPv6 address, which means something on one link only."""
+    return ":" in address and ipaddress.ip_address(plain(address)).is_link_local
 
 
 def _links() -> list[Link]:

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 
 from zeroconf import DNSQuestionType, IPVersion, ServiceStateChange, Zeroconf
@@ -19,7 +20,14 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from gossipfl.config import DISCOVERY_TYPE
 from gossipfl.events import Address
-from gossipfl.net.links import ADDRESSES_PER_LINK, Link, is_believable, listens
+from gossipfl.net.links import (
+    ADDRESSES_PER_LINK,
+    Link,
+    is_believable,
+    is_scoped,
+    listens,
+    plain,
+)
 from gossipfl.net.traffic import Bucket
 
 log = logging.getLogger(__name__)
@@ -66,6 +74,7 @@ class Station:
     async def start(self) -> None:
         """Raises OSError or zeroconf's errors if this link cannot do multicast."""
         v4 = [a for a in self.link.addresses if ":" not in a]
+        _require_bindable((v4 or self.link.addresses)[0])
         self._zeroconf = AsyncZeroconf(
             interfaces=[v4[0]] if v4 else [self.link.index],
             ip_version=IPVersion.V4Only if v4 else IPVersion.V6Only,
@@ -108,7 +117,8 @@ class Station:
         if self._zeroconf is None:
             return
         instance, host = secrets.token_hex(LABEL_BYTES), secrets.token_hex(LABEL_BYTES)
-        addresses = [a.partition("%")[0] for a in self.link.addresses if listens(self._hosts, a)]
+        usable = [a for a in self.link.addresses if listens(self._hosts, a)]
+        addresses = [a for a in usable if not is_scoped(a)] or [plain(a) for a in usable]
         info = AsyncServiceInfo(
             DISCOVERY_TYPE,
             f"{instance}.{DISCOVERY_TYPE}",
@@ -164,8 +174,8 @@ class Station:
         if not hmac.compare_digest(found, tag(self._key, instance, port).encode()):
             return  # another fleet's, or nobody's
         addresses = [
-            Address(host, port)
-            for host in info.parsed_scoped_addresses()
+            Address(f"{host}%{self.link.name}" if is_scoped(host) else host, port)
+            for host in info.parsed_addresses()
             if is_believable(host, self.link.is_loopback)
         ]
         if len(self._names) < NAMES_MAX or instance in self._names:
@@ -179,3 +189,15 @@ class Station:
         else:
             del self._names[instance]
         self._changed(instance, addresses)
+
+
+def _require_bindable(address: str) -> None:
+    """Raises OSError where zeroconf would go on without a way to send.
+
+    A new IPv6 address is tentative for a second or two (RFC 4862 5.4) and cannot be used yet.
+    """
+    for family, kind, protocol, _, where in socket.getaddrinfo(
+        address, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+    ):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(where)
