@@ -83,13 +83,16 @@ def pack_member(member: MemberObject) -> bytes:
 
 
 def unpack_member(data: bytes, limits: Limits) -> MemberObject:
-    parts = unpack(data, limits.member_bytes)
-    match parts:
+    match unpack(data, limits.member_bytes):
         case [bytes() as envelope, None]:
-            return MemberObject(envelope, None)
+            member = MemberObject(envelope, None)
         case [bytes() as envelope, bytes() as issuer]:
-            return MemberObject(envelope, issuer)
-    raise PeerError(Fault.MALFORMED, "a member object is [envelope, issuer's envelope or nil]")
+            member = MemberObject(envelope, issuer)
+        case _:
+            what = "a member object is [envelope, issuer's envelope or nil]"
+            raise PeerError(Fault.MALFORMED, what)
+    _require_shortest(pack_member(member), data)
+    return member
 
 
 def pack_vouched(vouched: Vouched) -> bytes:
@@ -99,8 +102,17 @@ def pack_vouched(vouched: Vouched) -> bytes:
 def unpack_vouched(data: bytes, limits: Limits) -> Vouched:
     match unpack(data, limits.entry_bytes):
         case [bytes() as envelope, bytes() as member]:
-            return Vouched(envelope, member)
-    raise PeerError(Fault.MALFORMED, "a vouched object is [envelope, member object]")
+            vouched = Vouched(envelope, member)
+        case _:
+            raise PeerError(Fault.MALFORMED, "a vouched object is [envelope, member object]")
+    _require_shortest(pack_vouched(vouched), data)
+    return vouched
+
+
+def _require_shortest(packed: bytes, data: bytes) -> None:
+    """One meaning, one byte string: else a carrier could give one signed thing many digests."""
+    if packed != data:
+        raise PeerError(Fault.MALFORMED, "not in shortest msgpack form")
 
 
 def pack_list(items: list[bytes]) -> bytes:

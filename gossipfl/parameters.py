@@ -63,8 +63,11 @@ class Layout:
 
 def require_finite(vector: npt.NDArray[Any], what: str = "update") -> None:
     """Raises PeerError(NOT_FINITE) if any value is NaN or infinite. One pass, no temporaries."""
-    # A sum of squares in float64 cannot overflow from finite float32 input, and NaN or inf stay.
-    if not np.isfinite(np.dot(vector, vector)) and not np.isfinite(vector).all():
+    # NaN and infinity survive a sum of squares; so may an overflow of finite values, hence the
+    # second look. Neither is worth numpy's warning: hostile updates would fill the logs with it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.dot(vector, vector)
+    if not np.isfinite(square) and not np.isfinite(vector).all():
         raise PeerError(Fault.NOT_FINITE, f"the {what} holds NaN or infinity")
 
 
