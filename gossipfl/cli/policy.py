@@ -66,6 +66,10 @@ def policy_issue(args: Namespace) -> Result:
     from gossipfl.fleet.folders import find_official
 
     official = find_official(args.operator)
+    output = args.output or Path("policy.gfp")
+    if output.exists():  # two first policies would tie, and devices would follow either
+        hint = f"follow it with --prev {output} -o another-name, or move it away"
+        raise UserError("GF701", f"{output} is there already", hint)
     if args.bundle.is_dir():
         raise UserError("GF701", f"{args.bundle} is a folder: a policy names a .gfl file")
     content = files.read_file(args.bundle, ARCHIVE_BYTES_MAX)
@@ -86,7 +90,6 @@ def policy_issue(args: Namespace) -> Result:
     )
     policy = documents.next_policy(job, choices, prev, official.member, int(time.time()))
     data = documents.policy_object(policy, official)
-    output = args.output or Path("policy.gfp")
     files.write_file(output, data, files.PUBLIC_MODE)
     problem = _signature_problem(job, official)
     handed = _hand_both(args.to, args.bundle, data)

@@ -192,6 +192,11 @@ def test_a_policy_is_issued_shown_and_followed(
     )
     assert code == 0
     assert answer(out)["version"] == 2
+    before = first.read_bytes()
+    code, _, err = gossipfl(*call, "--attackers", "1", "-o", str(first))
+    assert code == Exit.USAGE
+    assert f"--prev {first}" in err
+    assert first.read_bytes() == before
     code, out, _ = gossipfl("policy", "show", str(second), "--json")
     shown = answer(out)
     assert (shown["attackers"], shown["rule"], shown["signer_role"]) == (2, "nna", "operator")
@@ -212,13 +217,13 @@ def test_issue_hands_bundle_and_policy_to_the_agent(
     monkeypatch.setattr("device_agent.local_api.call", call)
     argv = (
         *("policy", "issue", "--operator", str(lab), "--bundle", str(bundle)),
-        *("--n", "7", "--attackers", "1", "-o", str(tmp_path / "p"), "--to", "agent.sock"),
+        *("--n", "7", "--attackers", "1", "--to", "agent.sock"),
     )
-    code, out, _ = gossipfl(*argv)
+    code, out, _ = gossipfl(*argv, "-o", str(tmp_path / "p"))
     assert code == 0
     assert asked == [("give-bundle", str(bundle)), ("policy", "")]
     assert "devices will refuse the bundle: not signed" in out
-    code, out, _ = gossipfl(*argv)
+    code, out, _ = gossipfl(*argv, "-o", str(tmp_path / "p2"))
     assert code == 0
     assert "not the bundle: Permission denied" in out
     assert asked[-1] == ("policy", "")
@@ -236,7 +241,7 @@ def test_a_bundle_signed_for_another_fleet_is_told(
     for fleet in (lab, other):
         code, out, _ = gossipfl(
             *("policy", "issue", "--operator", str(fleet), "--bundle", str(signed), "--json"),
-            *("--n", "7", "--attackers", "1", "-o", str(tmp_path / "p")),
+            *("--n", "7", "--attackers", "1", "-o", str(fleet / "policy")),
         )
         assert code == 0
         problems.append(answer(out)["bundle_problem"])
