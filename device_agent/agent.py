@@ -245,7 +245,7 @@ class Agent:
             self._notifier.status(effect.text)
         handed = self._handed.get(id(self._current))
         if handed is not None:
-            handed[1].append((effect.text, effect.warning))
+            handed[1].append((effect.text, effect.topic is Topic.REFUSED))
 
     def _turn(self) -> None:
         handed = self._handed.get(id(self._current))

@@ -31,7 +31,7 @@ class House(Protocol):
     def device(self) -> bytes: ...
     def status(self) -> dict[str, Any]: ...
     async def hand(self, event: Event) -> list[tuple[str, bool]]:
-        """Gives the node an event; what it said of it: (text, whether it is a warning)."""
+        """Gives the node an event; what it said of it: (text, whether that refuses it)."""
         ...
 
     async def bundle(self) -> bytes | None:
@@ -107,7 +107,7 @@ def _base(house: House) -> Answer:
 
 async def _handed(house: House, event: Event) -> Answer:
     said = await house.hand(event)
-    refusals = [text for text, is_warning in said if is_warning]
+    refusals = [text for text, is_refusal in said if is_refusal]
     if refusals:
         raise UserError("GF702", "; ".join(refusals))
     return Answer({"taken": True, "said": [text for text, _ in said]})
