@@ -110,6 +110,7 @@ def _split(data: Split, job: Job, parts: int, seed: int) -> list[Examples]:
 def free_ports(count: int, say: Callable[[str], None], first: int = PORT) -> list[int]:
     """`count` TCP ports that nobody listens on. A busy one is said aloud and passed over."""
     found: list[int] = []
+    busy: list[int] = []
     for port in range(first, first + PORTS_TRIED):
         if len(found) == count:
             break
@@ -118,9 +119,11 @@ def free_ports(count: int, say: Callable[[str], None], first: int = PORT) -> lis
             try:
                 probe.bind(("::", port))
             except OSError:
-                say(f"  port {port} is busy, trying the next")
+                busy.append(port)
                 continue
         found.append(port)
+    if busy:
+        say(f"    busy, so the next was taken: port {', '.join(map(str, busy))}")
     if len(found) < count:
         raise UserError("GF105", f"fewer than {count} free ports from {first} on")
     return found
@@ -175,7 +178,7 @@ def sign_job(job: Job, operator: Official, shipped: Path, folder: Path) -> tuple
         n=job.devices,
         attackers=job.liars if job.assumed is None else job.assumed,
         rule=job.rule,
-        sample=job.devices - 1,  # a fleet this small pulls everybody
+        sample=(job.devices - 1) or None,  # a fleet this small pulls everybody
         epochs=job.training.epochs,
         learning_rate=job.training.learning_rate,
         momentum=job.training.momentum,

@@ -89,7 +89,7 @@ class Children:
 
         A session of its own keeps Ctrl-C from reaching it directly: we stop children in order.
         """
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import time
@@ -119,16 +121,21 @@ def learn(stage: Stage, watch: Watch) -> None:
     told_first = False
     while any(w.finished_s is None for w in watch.honest) and stage.now < until:
         _require_alive(stage, watch)
-        watch.look(stage.now, job.rounds)
+        _look(stage, watch)
         firsts = [w.first_round_s for w in watch.honest]
         if not told_first and all(first is not None for first in firsts):
             told_first = True
             stage.say(f"    every honest device has ended its first round after {stage.now:.1f} s")
-        stage.screen.draw(watch.rows())
         time.sleep(LOOK_S)
-    watch.look(stage.now, job.rounds)
-    stage.screen.draw(watch.rows())
+    _look(stage, watch)
     stage.screen.keep()
+
+
+def _look(stage: Stage, watch: Watch) -> None:
+    """Ask every agent, say what is new, draw the table."""
+    for news in watch.look(stage.now, stage.job.rounds):
+        stage.say(f"    {news}")
+    stage.screen.draw(watch.rows(), f"    {stage.now:.0f} s")
 
 
 def _require_alive(stage: Stage, watch: Watch) -> None:
@@ -162,8 +169,7 @@ def stay(stage: Stage, watch: Watch) -> None:
     try:
         while True:
             _revive(stage, watch)
-            watch.look(stage.now, stage.job.rounds)
-            stage.screen.draw(watch.rows())
+            _look(stage, watch)
             time.sleep(LOOK_S)
     except KeyboardInterrupt:
         stage.screen.keep()
@@ -177,9 +183,17 @@ def next_lines(watch: Watch) -> str:
     return (
         "\nIt goes on until Ctrl-C. Try, in another terminal:\n"
         f"  kill -9 {first.child.pid}    # {name} dies; the others go on, and it comes back\n"
-        f"  gossipfl peers --config {config}    # what it thinks of each peer\n"
+        f"  {program()} peers --config {config}    # what it thinks of each peer\n"
         "  docs/tutorial.md    # a fleet of your own devices, and your own model\n"
     )
+
+
+def program() -> str:
+    """How the command is called from here: its path if no shell would find it."""
+    found = Path(sys.executable).with_name("gossipfl")
+    if shutil.which("gossipfl") or not found.exists():
+        return "gossipfl"
+    return os.path.relpath(found) if found.is_relative_to(Path.cwd()) else str(found)
 
 
 def _revive(stage: Stage, watch: Watch) -> None:

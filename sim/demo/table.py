@@ -87,11 +87,12 @@ class Screen:
         self._erase()
         print(text, file=self._stream, flush=True)
 
-    def draw(self, rows: Sequence[Row]) -> None:
+    def draw(self, rows: Sequence[Row], heading: str = "") -> None:
+        """The newest rows, under a line that says when they were seen."""
         if self._live:
             self._erase()
             width = shutil.get_terminal_size().columns
-            table = lines(rows, self._paint, width)
+            table = [heading, *lines(rows, self._paint, width)]
             print("\n".join(table), file=self._stream, flush=True)
             self._drawn = len(table)
             return

@@ -57,8 +57,12 @@ class Watch:
     def liars(self) -> list[Watched]:
         return [w for w in self.fleet if w.place.is_liar]
 
-    def look(self, now: float, rounds: int) -> None:
-        """Ask everybody once. `rounds`: how many a device must have merged to be finished."""
+    def look(self, now: float, rounds: int) -> list[str]:
+        """Ask everybody once; what happened for the first time, in words.
+
+        `rounds`: how many a device must have merged to be finished.
+        """
+        before = {w.place.device: len(w.quarantined_by) for w in self.fleet}
         for watched in self.fleet:
             answer = self._ask(watched.place)
             if answer is None:
@@ -72,6 +76,11 @@ class Watch:
                 watched.finished_s = now
             if not watched.place.is_liar:
                 self._hear(watched, now)
+        return [
+            f"after {now:.0f} s {w.place.name} is quarantined: {min(w.quarantined_by.values())[1]}"
+            for w in self.fleet
+            if w.quarantined_by and not before[w.place.device]
+        ]
 
     def _hear(self, observer: Watched, now: float) -> None:
         for peer in observer.value("peers", ()):
@@ -94,7 +103,7 @@ class Watch:
             round=int(watched.value("round", 0)),
             accuracy=watched.value("accuracy"),
             alone=watched.value("alone_accuracy"),
-            reputation=_mean([peer["reputation"] for peer in opinions]),
+            reputation=_mean([_standing(peer) for peer in opinions]),
             peers=sum(peer["state"] == "live" for peer in watched.value("peers", ())),
             sent=int(watched.value("bytes_sent", 0)),
             note=self._note(watched, opinions, now_out),
@@ -113,14 +122,18 @@ class Watch:
 
     def _note(self, watched: Watched, opinions: Sequence[Mapping[str, Any]], now_out: int) -> str:
         if now_out:
-            why = next(peer["why"] for peer in opinions if peer["state"] in SHUT_OUT)
-            return f"quarantined by {now_out} of {len(self.honest)}: {_reason(why)}"
+            return f"quarantined by {now_out} of {len(self.honest)}"
         if watched.place.is_liar:
             return "THE LIAR"
         if not watched.child.is_alive:
             return "its process ended"
         waiting = watched.value("waiting_for", "") or watched.value("listen_only", "")
         return f"waits for {waiting}" if waiting else ""
+
+
+def _standing(peer: Mapping[str, Any]) -> float:
+    """Reputation, 0 to 1; a device that is shut out is asked for nothing."""
+    return 0.0 if peer["state"] in SHUT_OUT else float(peer["reputation"])
 
 
 def _reason(why: str) -> str:
