@@ -99,6 +99,7 @@ class Roster:
         self._by_device: dict[bytes, Known] = {}
         self._by_tls: dict[bytes, bytes] = {}
         self._by_digest: dict[bytes, Known] = {}
+        self._replaced: dict[bytes, bytes] = {}  # old device -> the one that took its place
         self._revocations: dict[bytes, tuple[Revocation, bytes]] = {}
 
     def admit(self, data: bytes) -> Known:
@@ -114,6 +115,8 @@ class Roster:
         if old is None or known.member.issued >= old.member.issued:
             self._by_key[known.member.key] = known
             self._by_device[known.member.device] = known
+        if known.member.replaces is not None:
+            self._replaced[known.member.replaces] = known.member.device
         if known.member.tls is not None:
             self._by_tls[known.member.tls] = known.member.device
         return known
@@ -155,6 +158,8 @@ class Roster:
         if member.device in self._revocations:
             reason = self._revocations[member.device][0].reason
             raise PeerError(Fault.REVOKED_MEMBER, f"revoked: {reason}", member.device)
+        if member.device in self._replaced:
+            raise PeerError(Fault.REVOKED_MEMBER, "it was enrolled again", member.device)
         if time > member.not_after:
             raise PeerError(Fault.EXPIRED_MEMBER, "its membership has ended", member.device)
         # A lagging clock must not refuse a fresh member: its issuer's word on the time counts.
@@ -173,12 +178,19 @@ class Roster:
     def device_of_tls(self, tls_key: bytes) -> bytes | None:
         return self._by_tls.get(tls_key)
 
+    def replaced(self) -> dict[bytes, bytes]:
+        """Devices that were enrolled again: old id to new id."""
+        return self._replaced
+
     def revocation(self, device: bytes) -> Revocation | None:
         entry = self._revocations.get(device)
         return entry[0] if entry else None
 
     def revoke(self, data: bytes) -> Revocation | None:
         """Add a revocation object; None if that device was revoked already. Raises PeerError."""
+        return self._add(self._verified(data), data)
+
+    def _verified(self, data: bytes) -> Revocation:
         vouched = unpack_vouched(data, self._limits)
         envelope = open_envelope(vouched.envelope, "revocation", self._limits.entry_bytes)
         signer = self.verify_chain(vouched.member)
@@ -188,6 +200,9 @@ class Roster:
         revocation = decode(envelope.payload, Revocation, self._limits.entry_bytes)
         if revocation.fleet != self.fleet:
             raise PeerError(Fault.WRONG_FLEET, "the revocation belongs to another fleet")
+        return revocation
+
+    def _add(self, revocation: Revocation, data: bytes) -> Revocation | None:
         if revocation.device in self._revocations:
             return None
         self._revocations[revocation.device] = (revocation, data)
@@ -203,9 +218,13 @@ class Roster:
         return pack_list([self._revocations[device][1] for device in sorted(self._revocations)])
 
     def unite(self, data: bytes) -> list[Revocation]:
-        """Take over every revocation of a peer's list object. Raises PeerError on a bad one."""
-        added = [self.revoke(item) for item in unpack_list(data, self._limits.list_bytes)]
-        return [revocation for revocation in added if revocation is not None]
+        """Take over every revocation of a peer's list object. Raises PeerError on a bad one.
+
+        All of them or none: one that was added beside a bad one would be reported to nobody.
+        """
+        items = unpack_list(data, self._limits.list_bytes)
+        verified = [(self._verified(item), item) for item in items]
+        return [revocation for revocation, item in verified if self._add(revocation, item)]
 
     def dump(self) -> bytes:
         """All member objects, for the durable state."""
