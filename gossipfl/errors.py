@@ -232,6 +232,11 @@ ERRORS: dict[str, ErrorEntry] = {
         "choose another address or port in the config, or stop what uses it",
         Exit.CONFIG,
     ),
+    "GF303": ErrorEntry(
+        "cannot listen for monitors",
+        "choose another local port for /healthz and /metrics in the config, or leave it out",
+        Exit.CONFIG,
+    ),
     "GF311": ErrorEntry(
         "the agent does not answer",
         "start it: `gossipfl run --config FILE`, or `systemctl start gossipfl-agent`",

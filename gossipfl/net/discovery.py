@@ -38,7 +38,7 @@ class Discovery:
 
     `interfaces` are names or addresses; empty: those with the default route. `slow_start_s`
     spreads the starts of many devices that get power at one instant. With `mdns` off only
-    `OwnAddresses` is reported.
+    `OwnAddresses` is reported: `advertise` where it is given, else those of the interfaces.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Discovery:
         *,
         interfaces: Sequence[str] = (),
         hosts: Sequence[str] = EVERYWHERE,
+        advertise: Sequence[Address] = (),
         slow_start_s: float = SLOW_START_S,
         rotate_s: float = ROTATE_S,
         mdns: bool = True,
@@ -58,6 +59,7 @@ class Discovery:
         self._report = report
         self._interfaces = tuple(interfaces)
         self._hosts = tuple(hosts)
+        self._advertise = tuple(advertise)
         self._slow_start_s = slow_start_s
         self._rotate_s = rotate_s
         self._mdns = mdns
@@ -92,7 +94,7 @@ class Discovery:
         started = False
         while True:
             links = self._chosen()
-            own = own_addresses(links, self._hosts, self._port)
+            own = self._advertise or own_addresses(links, self._hosts, self._port)
             if own != self._own:
                 self._own = own
                 self._report(OwnAddresses(own))

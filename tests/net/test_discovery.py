@@ -297,6 +297,14 @@ async def test_without_mdns_own_addresses_are_still_known() -> None:
     assert quiet.events == [OwnAddresses((Address(LOOPBACK, 7091),))]
 
 
+async def test_what_is_advertised_by_hand_is_what_is_said() -> None:
+    outside = Address("gateway.example", 443)
+    mapped = Seen(7095, mdns=False, advertise=[outside])
+    async with looking(mapped):
+        await until(lambda: mapped.events)
+    assert mapped.events == [OwnAddresses((outside,))]
+
+
 @pytest.mark.parametrize(
     ("address", "believed"),
     [
