@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gossipfl.chains import verify_evidence
-from gossipfl.config import Limits
+from gossipfl.config import PACES, Limits, NodeSettings
 from gossipfl.membership import Roster
 from gossipfl.memory import StoreFault
 from gossipfl.messages import Evidence, Head, Training
@@ -69,10 +69,12 @@ def lossless(seed: int = 1, rounds: int = 20) -> Outcome:
     return outcome("lossless", scene)
 
 
-def lossy(seed: int = 1, rounds: int = 20) -> Outcome:
-    """The same with 20 % loss, 5 % duplicates, reordering and 200 ms of jitter."""
-    scene = Scene(seed, Setup(data="digits"), Options(link=LOSSY)).start()
-    scene.run_rounds(rounds, limit_s=rounds * 8.0 + 60.0)
+def lossy(seed: int = 1, rounds: int = 60) -> Outcome:
+    """The same with 20 % loss, 5 % duplicates, reordering and 200 ms of jitter, at the lan pace:
+    the time-outs are the protocol's, ten times as long as a demo round would like."""
+    options = Options(link=LOSSY, settings=NodeSettings(pace=PACES["lan"]))
+    scene = Scene(seed, Setup(data="digits"), options).start()
+    scene.run_rounds(rounds, limit_s=rounds * 60.0 + 300.0)
     return outcome("lossy", scene)
 
 
@@ -134,6 +136,7 @@ def foe(seed: int = 1, rounds: int = 20, rule: str = "nna", devices: int = 7) ->
 # --- own state ----------------------------------------------------------------------------------
 
 CRASH_SETUP = Setup(devices=4)
+CRASH_ROUNDS = 4
 
 
 def commits_of(seed: int, rounds: int) -> int:

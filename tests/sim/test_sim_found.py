@@ -12,6 +12,7 @@ from gossipfl.peers import BREAKER_FAILURES, PeerBook
 from gossipfl.reputation import Reputation
 from sim.fleet import EPOCH
 from sim.scene import Scene, Setup
+from sim.soak import soak
 
 YEAR_S = 31_557_600.0
 
@@ -26,7 +27,7 @@ def test_a_bad_network_puts_nobody_into_quarantine() -> None:
 
 
 def test_one_lost_request_is_no_reason_to_leave_a_peer_alone() -> None:
-    """20 % loss: the breaker opened at the first failure, and rounds found one live peer of seven."""
+    """20 % loss: the breaker opened at the first failure, and rounds found one peer in seven."""
     book = PeerBook(PACES["lan"], Limits())
     address, device = Address("10.0.0.1", 1), b"p" * 16
     book.see(address, Source.MDNS, 0.0)
@@ -74,3 +75,16 @@ def test_a_wrong_wall_clock_stalls_nobody(off_s: float) -> None:
     scene.world.run_for(2.0)
     scene.run_rounds(2, limit_s=4 * 3.3, who=[device])
     scene.world.finish()
+
+
+@pytest.mark.parametrize(
+    ("seed", "what"),
+    [
+        (3, "adopting an own newer head raised TypeError"),
+        (21, "restored, a device signed an old number again: who answered had forgotten it"),
+        (35, "a reboot with a clock ten years ahead: nobody was ever believed again"),
+        (39, "the peer asked for our own head was condemned meanwhile: we waited for ever"),
+    ],
+)
+def test_soak_seeds_that_failed_once(seed: int, what: str) -> None:
+    assert soak(1, seed).failures == [], what
