@@ -178,8 +178,8 @@ class Core:
             self.emit(CutOff(device, known.member.tls))
 
     def is_barred(self, device: bytes) -> bool:
-        """Condemned by evidence or revoked."""
-        return self.reputation.of(device).condemned or self.roster.revocation(device) is not None
+        """Condemned by evidence, revoked, or enrolled again under another key."""
+        return self.reputation.of(device).condemned or self.roster.is_over(device)
 
     # --- lists that heads name -------------------------------------------------------------
 

@@ -178,6 +178,10 @@ class Roster:
     def device_of_tls(self, tls_key: bytes) -> bytes | None:
         return self._by_tls.get(tls_key)
 
+    def is_over(self, device: bytes) -> bool:
+        """Revoked, or enrolled again under another key."""
+        return device in self._revocations or device in self._replaced
+
     def replaced(self) -> dict[bytes, bytes]:
         """Devices that were enrolled again: old id to new id."""
         return self._replaced

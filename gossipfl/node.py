@@ -160,6 +160,8 @@ class Node:
         revocation = core.roster.revocation(device)
         if revocation is not None:
             return f"revoked: {revocation.reason}"
+        if core.roster.is_over(device):
+            return "enrolled again under another key"
         standing = core.reputation.of(device)
         return standing.why if standing.condemned else None
 

@@ -82,6 +82,9 @@ class Parcels:
         core.shelf.put(known.digest, data)
         core.publisher.store(data)
         core.publisher.touch("members")
+        if known.member.replaces is not None:
+            core.reputation.inherit(known.member.replaces, known.member.device)
+            core.expel(known.member.replaces)
         if pending.parked is not None:
             core.intake.check_head(
                 pending, pending.parked, known.digest, pending.update, pending.tls_key

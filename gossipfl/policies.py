@@ -76,7 +76,8 @@ class Policies:
         An operator may not open a term: its policy needs the one before, in the same term.
         """
         newest = self.newest()
-        opens = newest is not None and accepted.policy.term > newest.policy.term
+        # A device that knows no policy stands in term 0, like the first policy of a fleet.
+        opens = accepted.policy.term > (newest.policy.term if newest else 0)
         if not opens or accepted.by_issuer:
             return None
         prev = accepted.policy.prev

@@ -137,6 +137,11 @@ class Reputation:
         standing.why = reason
         return reason
 
+    def inherit(self, old: bytes, new: bytes) -> None:
+        """A device that was enrolled again: its standing comes with it, once."""
+        if old in self._standings and new not in self._standings:
+            self._standings[new] = self._standings.pop(old)
+
     def condemn(self, device: bytes, reason: str) -> None:
         """Hard evidence: for good."""
         standing = self.of(device)

@@ -13,7 +13,7 @@ from gossipfl.policies import Accepted
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import encode
 
-WAITING_MAX = 8
+WAITING_MAX = 16  # as many as a peer keeps
 
 
 class Steering:
