@@ -15,17 +15,17 @@ import logging
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent import logs, status
-from device_agent.health import HealthServer
 from device_agent.job import JobLoader
 from device_agent.local_server import LocalServer
 from device_agent.notify import Notifier
-from device_agent.progress import Progress, seconds_since_start
-from device_agent.reach import listening_hosts, own_addresses, parse
+from device_agent.onlooker import Onlooker, Said
+from device_agent.progress import Progress
+from device_agent.reach import fixed_addresses, listening_hosts, parse
 from device_agent.settings import Settings
 from device_agent.store import DeviceStore
 from device_agent.verbs import read_bounded, verbs
@@ -34,7 +34,6 @@ from gossipfl.errors import Exit, StoreError, UserError
 from gossipfl.events import (
     Address,
     BundleGiven,
-    Effect,
     Event,
     Notice,
     OwnAddresses,
@@ -42,25 +41,26 @@ from gossipfl.events import (
     PolicyReceived,
     ResourcesChanged,
     Source,
-    Start,
-    Stored,
-    StoreFailed,
-    Topic,
 )
 from gossipfl.fleet.device import DeviceIdentity, load_identity
 from gossipfl.identity import short_name
 from gossipfl.interfaces import Trainer
 from gossipfl.net.client import Client
 from gossipfl.net.driver import Driver
-from gossipfl.net.ports import Hooks, Ports
+from gossipfl.net.ports import Ports
 from gossipfl.net.server import Server
 from gossipfl.net.tls import TlsFiles, client_context, server_context
 from gossipfl.net.traffic import Traffic
 from gossipfl.net.worker import ThreadWorker
 from gossipfl.node import Identity, Node
 
+if TYPE_CHECKING:
+    from gossipfl.net.local import Health
+
 DATA_LOOK_S = 10.0  # guess: a device without examples looks for its first ones this often
-HAND_S = 5.0  # how long a local request waits for the node to have handled it
+PROBLEMS = ("store_problem", "data_problem")
+HEALTH_FACTS = ("round", "waiting_for", "listen_only")
+FIGURES = ("round", "base_round", "merges", "below_quorum", "accuracy", "alone_accuracy", "rss_mb")
 
 log = logging.getLogger(__name__)
 Wrap = Callable[[Trainer], Trainer]
@@ -108,17 +108,14 @@ class Agent:
             self._limits,
             self._traffic,
         )
-        self._driver = Driver(
-            self.node, self._ports(), Hooks(self._event, self._effect, self._turn)
-        )
+        name = f"device {short_name(self.device)}"
+        self._onlooker = Onlooker(name, self._progress, self._notifier)
+        self._driver = Driver(self.node, self._ports(), self._onlooker.hooks)
         self._local = LocalServer(settings.socket, verbs(self))
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._handed: dict[int, tuple[asyncio.Future[None], list[tuple[str, bool]]]] = {}
-        self._current: Event | None = None
-        self._fed_at = 0.0
-        self._store_problem = ""
         self._addresses: list[Address] = []
+        self._fixed = False  # whether the settings say all of them
 
     async def run(self) -> int:
         """Start, live, stop: an exit code."""
@@ -150,7 +147,7 @@ class Agent:
             fetcher=self._client,
             store=self._store,
             load_job=self._load_job,
-            notice=_log_notice,
+            notice=_logged_already,
             cut_off=self._server.cut_off,
             head_changed=self._server.head_changed,
             heavy=self._heavy,
@@ -158,32 +155,64 @@ class Agent:
 
     @asynccontextmanager
     async def _served(self) -> AsyncIterator[None]:
-        """Both doors open: peers' and the local one."""
+        """Every door open: peers', the local ones, and the signs that lead to them."""
         network = self._settings.network
         hosts = listening_hosts(network.hosts)
-        health = HealthServer(self._settings.local.health_port, self.status)
         async with AsyncExitStack() as parts:
             parts.push_async_callback(self._server.close)
             port = self._server.start(hosts, network.port)
-            self._addresses = own_addresses(hosts, port, network.advertise)
             self._client.start()
             parts.push_async_callback(self._client.close)
             await self._local.start()
             parts.push_async_callback(self._local.close)
-            await health.start()
-            parts.push_async_callback(health.close)
-            log.info(
-                "device %s listens on port %d, reachable at %s",
-                short_name(self.device),
-                port,
-                ", ".join(map(str, self._addresses)),
-            )
+            await self._open_health(parts)
+            self._addresses = fixed_addresses(hosts, port, network.advertise)
+            self._fixed = bool(self._addresses)
+            self._open_discovery(parts, hosts, port)
+            log.info("device %s listens on port %d", short_name(self.device), port)
             yield
+
+    async def _open_health(self, parts: AsyncExitStack) -> None:
+        port = self._settings.local.health_port
+        if not port:
+            return
+        from gossipfl.net.local import LocalListener  # brings prometheus_client
+
+        listener = LocalListener(self._health, self._traffic, self._figures)
+        await listener.start(port)
+        parts.push_async_callback(listener.close)
+
+    def _open_discovery(self, parts: AsyncExitStack, hosts: list[str], port: int) -> None:
+        """Not needed where the settings say both how to find and how to be found."""
+        settings = self._settings.discovery
+        if self._addresses and not settings.enabled:
+            return
+        from gossipfl.net.discovery import Discovery  # brings zeroconf
+
+        discovery = Discovery(
+            self._identity.discovery_key,
+            port,
+            self._found,
+            interfaces=settings.interfaces,
+            hosts=hosts,
+            mdns=settings.enabled,
+        )
+        discovery.start()
+        parts.push_async_callback(discovery.close)
+
+    def _found(self, event: Event) -> None:
+        """What discovery reports. Addresses that the settings name are not overruled."""
+        if isinstance(event, OwnAddresses):
+            if self._fixed:
+                return
+            self._addresses = list(event.addresses)
+            log.info("reachable at %s", ", ".join(map(str, event.addresses)) or "no address")
+        self._driver.offer(event)
 
     def _tell_the_node(self) -> None:
         """What the settings know: it waits in the inbox behind Start. UserError GF403."""
         settings = self._settings
-        events: list[Event] = [OwnAddresses(tuple(self._addresses))]
+        events: list[Event] = [OwnAddresses(tuple(self._addresses))] if self._fixed else []
         events += [PeerSeen(parse(text), Source.STATIC) for text in settings.network.peers]
         if not settings.data.source:
             events.append(ResourcesChanged(False, "no data: set data.source"))
@@ -224,54 +253,11 @@ class Agent:
                 if local.is_ready:
                     await self._driver.submit(ResourcesChanged(True))
 
-    # --- hooks ----------------------------------------------------------------------------------
-
-    def _event(self, event: Event) -> None:
-        self._current = event
-        match event:
-            case Start():
-                self._progress.ready()
-                self._notifier.ready(f"device {short_name(self.device)}")
-            case StoreFailed(_, reason):
-                self._store_problem = reason
-            case Stored():
-                self._store_problem = ""
-
-    def _effect(self, effect: Effect) -> None:
-        if not isinstance(effect, Notice):
-            return
-        if effect.topic is Topic.MERGE:
-            self._progress.merged()
-            self._notifier.status(effect.text)
-        handed = self._handed.get(id(self._current))
-        if handed is not None:
-            handed[1].append((effect.text, effect.topic is Topic.REFUSED))
-
-    def _turn(self) -> None:
-        handed = self._handed.get(id(self._current))
-        if handed is not None and not handed[0].done():
-            handed[0].set_result(None)
-        self._current = None
-        watchdog_s = self._notifier.watchdog_s
-        if watchdog_s is not None and seconds_since_start() - self._fed_at > watchdog_s / 4:
-            self._fed_at = seconds_since_start()
-            self._notifier.alive()
-
     # --- for the local socket -------------------------------------------------------------------
 
-    async def hand(self, event: Event) -> list[tuple[str, bool]]:
+    async def hand(self, event: Event) -> Said:
         """See `verbs.House`."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        said: list[tuple[str, bool]] = []
-        self._handed[id(event)] = (future, said)  # `event` is alive until it is handled: we hold it
-        try:
-            await self._driver.submit(event)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HAND_S):
-                    await future
-            return said
-        finally:
-            del self._handed[id(event)]
+        return await self._onlooker.hand(event, self._driver.submit)
 
     async def bundle(self) -> bytes | None:
         digest = self._loader.bundle_object
@@ -279,13 +265,24 @@ class Agent:
             return None
         return self.node.shelf.object(digest) or await self._load_object(digest)
 
+    def _health(self) -> Health:
+        from gossipfl.net.local import Health
+
+        found = self.status()
+        problems = tuple(found[key] for key in PROBLEMS if found[key])
+        return Health(problems, {key: found[key] for key in HEALTH_FACTS})
+
+    def _figures(self) -> dict[str, float]:
+        found = self.status()
+        return {key: float(found[key]) for key in FIGURES if found[key] is not None}
+
     def status(self) -> dict[str, Any]:
         more = {
             "addresses": [str(address) for address in self._addresses],
             "pace": self._settings.pace.preset,
             "state_folder": str(self._settings.device.state),
             "pid": os.getpid(),
-            "store_problem": self._store_problem,
+            "store_problem": self._onlooker.store_problem,
         }
         traffic = dict(self._traffic.items())
         return status.build(self.node.view(), traffic, self._progress, self._loader.local, more)
@@ -303,8 +300,8 @@ def _tls_files(identity: DeviceIdentity) -> TlsFiles:
     return TlsFiles(identity.root_certificate, identity.tls_chain, identity.tls_key)
 
 
-def _log_notice(notice: Notice) -> None:
-    log.log(logging.WARNING if notice.warning else logging.INFO, "%s", notice.text)
+def _logged_already(_: Notice) -> None:
+    """The onlooker sees every effect, notices among them."""
 
 
 def _exit_code(driver: asyncio.Task[None]) -> int:

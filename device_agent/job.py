@@ -11,10 +11,10 @@ import msgspec
 from device_agent.bundles.signers import operator_of
 from device_agent.bundles.validate import admit
 from device_agent.data import DataSet, DataSource, DataSpec
+from device_agent.figures import FigureFile
 from device_agent.local_training import LocalTrainer
 from device_agent.progress import Progress
 from device_agent.settings import Settings
-from device_agent.trainer import OnnxTrainer
 from gossipfl.bundle.archive import Bundle
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
@@ -25,6 +25,7 @@ from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Vector
 
 ALONE_FILE = "alone.bin"
+FIGURES_FILE = "figures.json"
 log = logging.getLogger(__name__)
 
 
@@ -71,15 +72,19 @@ class JobLoader:
 
     def _local(self, bundle: Bundle) -> LocalTrainer:
         def make(data: DataSet) -> Trainer:
+            # onnxruntime is a third of this process: a device at rest does not load it.
+            from device_agent.trainer import OnnxTrainer
+
             return OnnxTrainer(bundle, data.train_x, data.train_y, data.test_x, data.test_y)
 
         source = None
         if self._settings.data.source:
             spec = DataSpec.from_manifest(msgspec.to_builtins(bundle.manifest))
             source = DataSource(self._settings.data, spec)
-        has_reference = self._settings.training.alone_reference
-        alone = self._settings.device.state / ALONE_FILE if has_reference else None
-        return LocalTrainer(bundle.layout, bundle.initial, source, make, alone)
+        state = self._settings.device.state
+        alone = state / ALONE_FILE if self._settings.training.alone_reference else None
+        figures = FigureFile(state / FIGURES_FILE)
+        return LocalTrainer(bundle.layout, bundle.initial, source, make, figures, alone)
 
 
 class _Timed:

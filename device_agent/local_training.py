@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device_agent.data import DataSet, DataSource
-from device_agent.shadow import ShadowTrainer
-from gossipfl.errors import LocalError, UserError
+from device_agent.figures import FigureFile
+from device_agent.shadow import ShadowReference
+from gossipfl.errors import LocalError
 from gossipfl.interfaces import Evaluation, Trainer
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
@@ -21,8 +22,9 @@ class LocalTrainer:
     """A Trainer that looks for new examples before each training.
 
     `source` None: this device has no data, it merges and serves and never trains. `make` builds the
-    bundle's trainer for a data set; the raw data are not kept. With `alone` the reference of
-    `shadow` is kept in that file. Called from one worker thread; the figures may be read from any.
+    bundle's trainer for a data set, when it is first needed; the raw data are not kept then. With
+    `alone` the reference of `shadow` is kept in that file. Called from one worker thread; the
+    figures may be read from any.
     """
 
     def __init__(
@@ -31,16 +33,17 @@ class LocalTrainer:
         initial: Vector,
         source: DataSource | None,
         make: Callable[[DataSet], Trainer],
+        figures: FigureFile,
         alone: Path | None = None,
     ) -> None:
         self.layout = layout
         self.initial = initial
         self._source = source
         self._make = make
-        self._alone = alone
+        self._figures = figures
         self._trainer: Trainer | None = None
-        self._shadow: ShadowTrainer | None = None
-        self._refused = ""
+        self._new: DataSet | None = None  # read, checked, and no trainer made of it yet
+        self._shadow = ShadowReference(layout, initial, alone) if alone else None
         self.examples = (0, 0)  # trained on, held out
         self.problem = "" if source else "no data: set data.source"
         self.refresh()
@@ -48,56 +51,61 @@ class LocalTrainer:
     @property
     def is_ready(self) -> bool:
         """Whether there are examples; if not, `problem` says why."""
-        return self._trainer is not None
+        return self.examples != (0, 0)
 
     @property
     def alone(self) -> Evaluation | None:
-        return self._shadow.alone if self._shadow else None
+        return self._shadow.progress.best if self._shadow else None
 
     @property
     def alone_is_done(self) -> bool:
         return self._shadow is not None and self._shadow.progress.is_frozen
 
+    def measured(self, model: str | None) -> Evaluation | None:
+        """What was last measured, if it was of the model with this digest (hex)."""
+        return self._figures.of(model)
+
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         self.refresh()
-        trainer = self._shadow or self._trainer
+        trainer = self._made()
         if trainer is None:
             raise LocalError(self.problem)
-        return trainer.train(base, training, seed)
+        trained = trainer.train(base, training, seed)
+        if self._shadow is not None:
+            self._shadow.step(trainer, training, seed)
+        return trained
 
     def evaluate(self, parameters: Vector) -> Evaluation:
-        if self._trainer is None:
+        """The node asks this of each new base; the answer is remembered for `status`."""
+        trainer = self._made()
+        if trainer is None:
             return Evaluation(math.nan, None, 0)
-        return self._trainer.evaluate(parameters)
+        found = trainer.evaluate(parameters)
+        self._figures.put(parameters, found)
+        return found
 
     def loss(self, parameters: Vector) -> float:
-        if self._trainer is None:
-            return math.nan  # no guard without data: no comparison with NaN holds
-        return self._trainer.loss(parameters)
+        trainer = self._made()
+        # No guard without data: no comparison with NaN holds.
+        return math.nan if trainer is None else trainer.loss(parameters)
 
     def refresh(self) -> None:
-        """Takes up new or changed files. A failure is told once, and tried again next time."""
+        """Reads new or changed files. A failure is told once, and tried again next time."""
         if self._source is None:
             return
         data = self._source.newer()
-        if data is not None:
-            try:
-                self._use(data)
-                self._refused = ""
-            except UserError as error:  # readable, but not what the bundle takes
-                self._refused = error.cause
-        problem = self._source.problem or self._refused
-        if problem and problem != self.problem:
-            log.warning("data are not used: %s", problem)
-        self.problem = problem
-
-    def _use(self, data: DataSet) -> None:
-        trainer = self._make(data)
+        if self._source.problem and self._source.problem != self.problem:
+            log.warning("data are not used: %s", self._source.problem)
+        self.problem = self._source.problem
+        if data is None:
+            return
+        if self.is_ready and self._shadow is not None:
+            self._shadow.thaw()
         self.examples = (len(data.train_x), len(data.test_x))
+        self._new = data
         log.info("data: %d examples to train on, %d held out", *self.examples)
-        is_first = self._trainer is None
-        self._trainer = trainer
-        if self._alone is not None:
-            self._shadow = ShadowTrainer(trainer, self._alone)
-            if not is_first:
-                self._shadow.thaw()
+
+    def _made(self) -> Trainer | None:
+        if self._new is not None:
+            self._trainer, self._new = self._make(self._new), None
+        return self._trainer

@@ -49,58 +49,36 @@ class Progress:
         )
 
 
-class ShadowTrainer:
-    """A Trainer that keeps the reference beside the trainer that it wraps.
+class ShadowReference:
+    """The reference for the job with this layout and these params0, kept in the file `path`.
 
     Called from one worker thread; `progress` may be read from any. A failure of the reference is
     logged and never fails the training.
     """
 
-    def __init__(self, trainer: Trainer, path: Path) -> None:
-        self._trainer = trainer
+    def __init__(self, layout: Layout, initial: Vector, path: Path) -> None:
         self._path = path
-        self._job = hashlib.sha256(trainer.layout.digest + to_bytes(trainer.initial)).hexdigest()
+        self._count = layout.count
+        self._job = hashlib.sha256(layout.digest + to_bytes(initial)).hexdigest()
         self.progress = Progress()
-        self._parameters: Vector = trainer.initial
+        self._parameters: Vector = initial
         self._restore()
 
-    @property
-    def layout(self) -> Layout:
-        return self._trainer.layout
-
-    @property
-    def initial(self) -> Vector:
-        return self._trainer.initial
-
-    @property
-    def alone(self) -> Evaluation | None:
-        """The reference's best held-out result so far; None before its first step."""
-        return self.progress.best
-
-    def train(self, base: Vector, training: Training, seed: int) -> Vector:
-        trained = self._trainer.train(base, training, seed)
-        if not self.progress.is_frozen:
-            try:
-                self._step(training, seed)
-            except Exception as error:  # the reference must not cost a round
-                log.warning("the alone reference stopped: %s", error)
-                self.progress = replace(self.progress, since_best=PATIENCE)
-        return trained
-
-    def evaluate(self, parameters: Vector) -> Evaluation:
-        return self._trainer.evaluate(parameters)
-
-    def loss(self, parameters: Vector) -> float:
-        return self._trainer.loss(parameters)
+    def step(self, trainer: Trainer, training: Training, seed: int) -> None:
+        """One training of the reference, unless it no longer gets better."""
+        if self.progress.is_frozen:
+            return
+        try:
+            self._parameters = trainer.train(self._parameters, training, seed)
+            self.progress = self.progress.after(trainer.evaluate(self._parameters))
+            self._save()
+        except Exception as error:  # the reference must not cost a round
+            log.warning("the alone reference stopped: %s", error)
+            self.progress = replace(self.progress, since_best=PATIENCE)
 
     def thaw(self) -> None:
         """The local data changed: the reference may get better again."""
         self.progress = replace(self.progress, since_best=0)
-
-    def _step(self, training: Training, seed: int) -> None:
-        self._parameters = self._trainer.train(self._parameters, training, seed)
-        self.progress = self.progress.after(self._trainer.evaluate(self._parameters))
-        self._save()
 
     def _save(self) -> None:
         """Whole or not at all; losing the last step is harmless, so nothing is fsynced."""
@@ -123,7 +101,7 @@ class ShadowTrainer:
         try:
             with self._path.open("rb") as file:
                 header: dict[str, Any] = json.loads(file.readline(HEADER_BYTES_MAX))
-                body = file.read(4 * self.layout.count + 1)
+                body = file.read(4 * self._count + 1)
             if header["job"] == self._job:
                 self._take(header, body)
         except FileNotFoundError:
@@ -134,7 +112,7 @@ class ShadowTrainer:
     def _take(self, header: dict[str, Any], body: bytes) -> None:
         if header["sha256"] != hashlib.sha256(body).hexdigest():
             raise ValueError("its digest does not match")
-        if len(body) != 4 * self.layout.count:
+        if len(body) != 4 * self._count:
             raise ValueError("its length is another model's")
         best = Evaluation(**header["best"]) if header["best"] else None
         self.progress = Progress(int(header["rounds"]), int(header["since_best"]), best)

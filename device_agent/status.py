@@ -28,6 +28,7 @@ class Local(Protocol):
     def alone_is_done(self) -> bool: ...
     @property
     def problem(self) -> str: ...
+    def measured(self, model: str | None) -> Evaluation | None: ...
 
 
 def build(
@@ -39,10 +40,16 @@ def build(
 ) -> dict[str, Any]:
     """The data of `status --json`. `traffic` are the wire's counters, `more` the agent's facts."""
     alone = local.alone if local else None
+    # After a restart the node has a model and no figures yet: those measured before it stopped.
+    before = local.measured(view.base) if local and view.accuracy is None else None
+    accuracy = before.accuracy if before else view.accuracy
+    loss = before.loss if before else view.loss
     trained, held_out = local.examples if local else (0, 0)
     return {
         **_plain(asdict(view)),
-        "together_accuracy": view.accuracy,
+        "accuracy": accuracy,
+        "loss": _number(loss) if loss is not None else None,
+        "together_accuracy": accuracy,
         "alone_accuracy": alone.accuracy if alone else None,
         "alone_loss": _number(alone.loss) if alone else None,
         "alone_is_done": local.alone_is_done if local else False,

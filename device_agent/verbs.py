@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from device_agent.local_server import Answer, Verb
+from device_agent.onlooker import Said
 from gossipfl.config import Limits
 from gossipfl.errors import UserError
 from gossipfl.events import BundleGiven, Event, PolicyReceived, Release, RevocationReceived
@@ -30,8 +31,8 @@ class House(Protocol):
     @property
     def device(self) -> bytes: ...
     def status(self) -> dict[str, Any]: ...
-    async def hand(self, event: Event) -> list[tuple[str, bool]]:
-        """Gives the node an event; what it said of it: (text, whether that refuses it)."""
+    async def hand(self, event: Event) -> Said:
+        """Gives the node an event and waits until it is handled: what the node said of it."""
         ...
 
     async def bundle(self) -> bytes | None:
