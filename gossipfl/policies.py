@@ -96,7 +96,16 @@ class Policies:
             raise PeerError(Fault.MALFORMED, "the policy's version does not follow its prev")
         self._history[accepted.digest] = accepted
         while len(self._history) > HISTORY_MAX:
-            del self._history[min(self._history.values(), key=lambda a: a.rank).digest]
+            del self._history[self._least().digest]
+
+    def _least(self) -> Accepted:
+        """The lowest policy that may go. A signer's newest stays while another has two: a flood by
+        one operator must not push out what revoking it falls back to."""
+        held: dict[bytes, list[Accepted]] = {}
+        for accepted in sorted(self._history.values(), key=lambda a: a.rank):
+            held.setdefault(accepted.signer, []).append(accepted)
+        loose = [a for rows in held.values() for a in rows[:-1]] or list(self._history.values())
+        return min(loose, key=lambda a: a.rank)
 
     def newest(self) -> Accepted | None:
         """What heads name, whether or not it applies to this device."""
