@@ -53,10 +53,8 @@ class Split:
 @cache
 def digits(seed: int = 0) -> Split:
     """1,437 training and 360 test images of 8x8 digits, scaled to 0..1. Needs scikit-learn."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:  # an extra: only demo and tests have it
-        raise RuntimeError("digits need scikit-learn: pip install 'gossipfl[demo]'") from error
+    from sklearn.datasets import load_digits  # an extra: only demo and tests have it
+
     raw = load_digits()
     everything = Examples((raw.data / 16.0).astype(np.float32), raw.target.astype(np.int64), 10)
     order = np.random.default_rng(seed).permutation(len(everything))

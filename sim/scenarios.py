@@ -16,7 +16,7 @@ from gossipfl.memory import StoreFault
 from gossipfl.messages import Evidence, Head, Training
 from gossipfl.objects import unpack_list
 from gossipfl.wire import decode, open_envelope
-from sim.adversaries import Adversary, FoeTrainer
+from sim.adversaries import Adversary, FoeTrainer, Fork, OddEven
 from sim.device import SimDevice
 from sim.network import Link
 from sim.options import Options
@@ -69,7 +69,7 @@ def lossless(seed: int = 1, rounds: int = 20) -> Outcome:
     return outcome("lossless", scene)
 
 
-def lossy(seed: int = 1, rounds: int = 60) -> Outcome:
+def lossy(seed: int = 1, rounds: int = 100) -> Outcome:
     """The same with 20 % loss, 5 % duplicates, reordering and 200 ms of jitter, at the lan pace:
     the time-outs are the protocol's, ten times as long as a demo round would like."""
     options = Options(link=LOSSY, settings=NodeSettings(pace=PACES["lan"]))
@@ -242,5 +242,8 @@ SCENARIOS: dict[str, Callable[[int], Outcome]] = {
     "partition": partition,
     "late-joiner": late_joiner,
     "foe": foe,
+    "foe-undefended": lambda seed: foe(seed, rule="mean"),
     "restored": restored,
+    "equal-seq": lambda seed: equivocation(Fork, seed),
+    "odd-even": lambda seed: equivocation(OddEven, seed),
 }

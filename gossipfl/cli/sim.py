@@ -1,0 +1,95 @@
+"""`gossipfl sim`: the code that ships, in a simulated network, in virtual time.
+
+`run` plays one named history, `soak` plays random ones until their number or the time is used up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import time
+from argparse import Namespace
+from typing import Any
+
+from gossipfl.cli.output import Result, palette
+from gossipfl.errors import Exit, UserError
+
+SOAK_SEEDS = 20  # about half a minute on one core of a laptop
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("sim", help="run the same node code in a simulated network")
+    words = parser.add_subparsers(dest="word", metavar="WORD")
+    one = words.add_parser("run", help="play one named history")
+    one.add_argument("name", nargs="?", help="without one, all names are listed")
+    one.add_argument("--seed", type=int, default=1)
+    one.set_defaults(handler=run)
+    many = words.add_parser("soak", help="play random histories with random faults")
+    many.add_argument("--seeds", type=int, default=SOAK_SEEDS, help="how many")
+    many.add_argument("--first-seed", type=int, default=1)
+    many.add_argument("--seconds", type=float, default=None, help="start no seed after this long")
+    many.set_defaults(handler=soak)
+
+
+def run(args: Namespace) -> Result:
+    """One history and its figures. Exit 1 if an invariant broke or it got stuck."""
+    from sim.scenarios import SCENARIOS
+    from sim.world import WorldError
+
+    if args.name is None:
+        return Result({"names": sorted(SCENARIOS)}, "\n".join(sorted(SCENARIOS)))
+    if args.name not in SCENARIOS:
+        near = difflib.get_close_matches(args.name, SCENARIOS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`gossipfl sim run` lists the names"
+        raise UserError("GF100", f"there is no scenario {args.name!r}", hint)
+    started = time.monotonic()
+    try:
+        outcome = SCENARIOS[args.name](args.seed)
+    except ImportError as error:
+        if error.name != "sklearn":
+            raise
+        hint = "pip install 'gossipfl[demo]'"
+        raise UserError("GF106", "scikit-learn, which has the digits, is missing", hint) from None
+    except WorldError as error:
+        data = {"scenario": args.name, "seed": args.seed, "failure": error.cause}
+        return Result(data, str(error), Exit.NO)
+    seconds = time.monotonic() - started
+    data = {
+        **dataclasses.asdict(outcome),
+        "seconds": round(seconds, 2),
+        "device_rounds_per_s": round(outcome.device_rounds / seconds, 1),
+    }
+    return Result(data, "\n".join(f"{name:<20} {value}" for name, value in data.items()))
+
+
+def soak(args: Namespace) -> Result:
+    """Random histories. Exit 1, with how to run it again, if one of them fails."""
+    from sim.soak import soak as play
+
+    started = time.monotonic()
+    until = None if args.seconds is None else started + args.seconds
+    summary = play(
+        args.seeds, args.first_seed, lambda: until is not None and time.monotonic() > until
+    )
+    seconds = time.monotonic() - started
+    data = {
+        "seeds": summary.seeds,
+        "first_seed": summary.first_seed,
+        "failures": [{"seed": f.seed, "cause": f.cause} for f in summary.failures],
+        "virtual_s": round(summary.virtual_s, 1),
+        "device_rounds": summary.device_rounds,
+        "entries": summary.entries,
+        "faults": dict(sorted(summary.faults.items())),
+        "seconds": round(seconds, 1),
+        "device_rounds_per_s": round(summary.device_rounds / seconds, 1),
+    }
+    paint = palette(args).paint
+    lines = [
+        f"{summary.seeds} seeds from {summary.first_seed} on: {len(summary.failures)} failed, "
+        f"{summary.device_rounds} device rounds in {summary.virtual_s:.0f} virtual seconds, "
+        f"{seconds:.1f} s",
+    ]
+    for failure in summary.failures:
+        lines += [paint(f"seed {failure.seed}", "red"), failure.report]
+        lines.append(f"again: gossipfl sim soak --seeds 1 --first-seed {failure.seed}")
+    return Result(data, "\n".join(lines), Exit.NO if summary.failures else Exit.OK)

@@ -1,0 +1,58 @@
+"""The soak itself, and the verbs that start it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from sim import soak as soaking
+from sim.soak import soak
+from sim.world import World
+
+
+def test_random_histories_hold_their_invariants() -> None:
+    """A few seeds here; `gossipfl sim soak --seeds N` plays as many as there is time for."""
+    summary = soak(6, first_seed=1_000)
+    assert summary.failures == []
+    assert summary.seeds == 6
+    assert len(summary.faults) >= 8  # kinds of faults that happened
+    assert summary.device_rounds > 300
+
+
+def test_a_soak_stops_when_time_is_up() -> None:
+    assert soak(100, 1, enough=lambda: True).seeds == 0
+
+
+def test_a_failing_seed_is_named_with_how_to_run_it_again(
+    monkeypatch: pytest.MonkeyPatch, gossipfl: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A broken disk that forgets what it said was durable: the checkers see it."""
+    run_for = World.run_for
+
+    def forgetful(world: World, seconds: float) -> None:
+        run_for(world, seconds)
+        for device in world.devices:
+            device.durable.clear()
+
+    monkeypatch.setattr(World, "run_for", forgetful)
+    monkeypatch.setattr(soaking, "FAULTY_S", 5.0)
+    code, out, _ = gossipfl("sim", "soak", "--seeds", "1", "--first-seed", "77")
+    assert code == 1
+    assert "before it is durable" in out
+    assert "sim soak --seeds 1 --first-seed 77" in out
+
+
+def test_the_verb_runs_a_scenario(gossipfl: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = gossipfl("sim", "run", "equal-seq", "--seed", "3", "--json")
+    data = json.loads(out.splitlines()[-1])["data"]
+    assert code == 0
+    assert data["extra"]["rounds"] <= 3
+    assert len(data["digest"]) == 64
+
+
+def test_a_wrong_name_gets_the_nearest(gossipfl: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = gossipfl("sim", "run", "losless")
+    assert code == 2
+    assert "lossless" in out + err
