@@ -179,7 +179,7 @@ class Core:
 
     def is_barred(self, device: bytes) -> bool:
         """Condemned by evidence, revoked, or enrolled again under another key."""
-        return self.reputation.of(device).condemned or self.roster.is_over(device)
+        return self.reputation.is_condemned(device) or self.roster.is_over(device)
 
     # --- lists that heads name -------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class Intake:
             raise
         if known.member.role not in PUBLISHERS:
             raise PeerError(Fault.WRONG_ROLE, f"{known.member.role.value}s publish no heads")
-        if core.reputation.of(known.member.device).condemned:
+        if core.reputation.is_condemned(known.member.device):
             raise PeerError(Fault.EQUIVOCATION, "it is condemned by evidence")
         check_signature(envelope)
         head = decode(envelope.payload, Head, core.limits.head_bytes)

@@ -162,6 +162,11 @@ class Reputation:
         standing.merges = 0
         standing.why = ""
 
+    def is_condemned(self, device: bytes) -> bool:
+        """By evidence. Asking leaves no trace: ids come from strangers' lists."""
+        standing = self._standings.get(device)
+        return standing is not None and standing.condemned
+
     def is_quarantined(self, device: bytes, now: float) -> bool:
         standing = self._standings.get(device)
         if standing is None:
@@ -180,7 +185,8 @@ class Reputation:
         """Sampling weight, 0 to 1: 0 in quarantine, 1 for newcomers and the faultless."""
         if self.is_quarantined(device, now):
             return 0.0
-        return max(WEIGHT_FLOOR, self.of(device).score)
+        standing = self._standings.get(device)
+        return max(WEIGHT_FLOOR, standing.score) if standing is not None else 1.0
 
     def dump(self, now: float) -> bytes:
         """Durable form. What is left of a quarantine is kept, not its instant."""
