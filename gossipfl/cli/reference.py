@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from gossipfl.cli.main import VERBS, Parser
 from gossipfl.config import Limits
@@ -120,8 +121,11 @@ def _arguments(parser: argparse.ArgumentParser) -> list[str]:
             continue
         names = ", ".join(action.option_strings) or str(action.metavar or action.dest)
         takes = action.option_strings and action.nargs != 0
-        value = f" {action.metavar or action.dest.upper()}" if takes else ""
+        choices = "\\|".join(str(choice) for choice in action.choices or ())
+        value = f" {action.metavar or choices or action.dest.upper()}" if takes else ""
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
+        if takes and isinstance(action.default, (int, float, str, Path)) and action.default != "":
+            text += f" (default {action.default})" if "default" not in text else ""
         rows.append(f"| `{names}{value}` | {_cell(text)} |")
     return ["| argument | |", "|---|---|", *rows, ""] if rows else []
 
