@@ -15,6 +15,7 @@ _SHUT_OUT = ("quarantined", "condemned", "revoked", "evidence")
 _COLOURS = {"live": "green", "away": "dim"}
 _ORDER = {"live": 1, "away": 2}  # who is shut out comes first: that is why people look
 NOTE_LINES = 3
+ADDRESS = 22  # columns
 
 
 def status_text(status: Mapping[str, Any], paint: Paint) -> str:
@@ -120,7 +121,7 @@ def peers_text(peers: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         return "no peers yet: see [discovery] and network.peers in the config"
     lines = [
         paint(f"{'device':<9}  {'state':<11}  {'rep':>4}  {'infl':>4}  {'dist':>4}", "dim")
-        + paint(f"  {'seen':>6}  {'round':>5}  {'head':>6}  address", "dim")
+        + paint(f"  {'seen':>6}  {'round':>5}  address", "dim")
     ]
     for peer in sorted(peers, key=lambda p: (_ORDER.get(p["state"], 0), p["device"])):
         lines += _peer(peer, paint)
@@ -138,7 +139,7 @@ def _peer(peer: Mapping[str, Any], paint: Paint) -> list[str]:
     address = peer["addresses"][0] if peer["addresses"] else "-"
     line = (
         f"{peer['device'][:9]}  {state}  {peer['reputation']:4.2f}  {peer['influence']:4.2f}"
-        f"  {distance:>4}  {seen:>6}  {number:>5}  {peer['seq']:>6}  {address[:16]}"
+        f"  {distance:>4}  {seen:>6}  {number:>5}  {shorten(address)}"
     )
     faults = ", ".join(f"{count} x {fault}" for fault, count in peer.get("faults", {}).items())
     note = "; ".join(part for part in (peer["why"], faults) if part)
@@ -146,6 +147,13 @@ def _peer(peer: Mapping[str, Any], paint: Paint) -> list[str]:
         return [line]
     wrapped = textwrap.wrap(note, WIDTH - 4, max_lines=NOTE_LINES, placeholder=" ...")
     return [line, *(f"    {part}" for part in wrapped)]
+
+
+def shorten(address: str) -> str:
+    """An IPv6 address may be too long for its column: its end says more than its middle."""
+    if len(address) <= ADDRESS:
+        return address
+    return address[: ADDRESS // 2 - 1] + ".." + address[-(ADDRESS // 2) :]
 
 
 def size(count: float) -> str:

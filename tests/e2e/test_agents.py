@@ -1,0 +1,242 @@
+"""Real agents on loopback: they learn, die, come back, join late, leave; and what people see."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agents import STOP_S, Device, Fleet, examples, until
+
+from device_agent.store import DeviceStore
+from gossipfl.config import PACES, Limits
+from gossipfl.messages import Head
+from gossipfl.wire import decode, open_envelope
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+Make = Callable[..., Fleet]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    fleets: list[Fleet] = []
+
+    def build(count: int, pace: str = "none", rounds: int | None = None) -> Fleet:
+        fleets.append(Fleet(tmp_path, count, pace, rounds))
+        return fleets[-1]
+
+    yield build
+    for fleet in fleets:
+        fleet.close()
+
+
+def durable_head(device: Device) -> Head:
+    """The newest own head in the store of a device that does not run."""
+    store = DeviceStore(device.folder)
+    envelope = store.load().head
+    store.close()
+    assert envelope is not None
+    return decode(open_envelope(envelope, "head", Limits().head_bytes).payload, Head)
+
+
+def accused(device: Device) -> int:
+    return int(device.status()["evidence"])
+
+
+def seen_by(device: Device, other: str) -> dict[str, object]:
+    return next((p for p in device.status()["peers"] if p["device"] == other), {})
+
+
+def test_an_agent_killed_in_mid_round_comes_back_as_itself(make: Make) -> None:
+    fleet = make(3)
+    for device in fleet.devices:
+        device.start()
+    victim, *others = fleet.devices
+    for device in fleet.devices:
+        device.wait("a few rounds", lambda s: s["round"] >= 5)
+    before = victim.wait("the middle of a round", lambda s: s["phase"] != "idle")
+    assert victim.end(signal.SIGKILL) == -signal.SIGKILL
+    durable = durable_head(victim)
+    assert durable.seq >= before["seq"]
+
+    deadline_s = PACES["none"].round_deadline_s
+    for device in others:  # nobody waits for the dead one longer than a round may take
+        rounds = device.status()["round"]
+        at = time.monotonic()
+        device.wait("the next rounds", lambda s, r=rounds: s["round"] >= r + 3)
+        assert time.monotonic() - at < 3 * deadline_s + 1
+
+    victim.start()
+    after = victim.wait(
+        "a new head and a new merge", lambda s: s["merges"] and s["seq"] > durable.seq
+    )
+    assert after["device"] == before["device"]
+    assert after["base_round"] >= before["base_round"]
+    for device in others:
+        until(
+            "peers to see its new heads",
+            lambda d=device: seen_by(d, after["device"]).get("seq", 0) > durable.seq,
+        )
+        assert seen_by(device, after["device"])["state"] == "live"
+        assert accused(device) == 0
+    victim.end(signal.SIGKILL)
+    again = durable_head(victim)
+    assert again.seq > durable.seq
+    assert again.prev is not None
+
+
+def test_restored_from_an_old_copy_it_is_not_accused(make: Make) -> None:
+    fleet = make(3)
+    for device in fleet.devices:
+        device.start()
+    victim, *others = fleet.devices
+    victim.wait("a few rounds", lambda s: s["round"] >= 3)
+    victim.end(signal.SIGTERM)
+    copy = victim.folder.with_name("copy")
+    shutil.copytree(victim.folder, copy)
+    old = durable_head(victim)
+    victim.start()
+    victim.wait("more heads than the copy has", lambda s: s["seq"] >= old.seq + 6)
+    victim.end(signal.SIGKILL)
+    newest = durable_head(victim)
+    for device in others:
+        until(
+            "peers to hold a newer head than the copy",
+            lambda d=device: any(p["seq"] > old.seq for p in d.status()["peers"]),
+        )
+
+    shutil.rmtree(victim.folder)
+    copy.rename(victim.folder)
+    victim.start()
+    after = victim.wait("a head beyond all it ever signed", lambda s: s["seq"] > newest.seq)
+    for device in others:
+        until(
+            "peers to take its new head",
+            lambda d=device: seen_by(d, after["device"]).get("seq", 0) > newest.seq,
+        )
+        assert accused(device) == 0
+        assert seen_by(device, after["device"])["state"] == "live"
+
+
+def test_a_clean_stop_and_a_start(make: Make) -> None:
+    fleet = make(2)
+    first, second = fleet.devices
+    for device in fleet.devices:
+        device.start()
+    first.wait("a round", lambda s: s["merges"] >= 1)
+    at = time.monotonic()
+    assert first.end(signal.SIGTERM) == 0
+    assert time.monotonic() - at < STOP_S
+    assert not (first.folder / "agent.sock").exists()
+    code, _, err = first.cli("status")
+    assert code == 4
+    assert "GF311" in err
+    head = durable_head(first)
+    first.start()
+    first.wait("rounds again", lambda s: s["merges"] >= 1 and s["seq"] > head.seq)
+    assert second.end(signal.SIGINT) == 0
+
+
+def test_a_late_joiner_gets_policy_and_bundle_from_its_peers(make: Make) -> None:
+    fleet = make(3)
+    *early, late = fleet.devices
+    for device in early:
+        device.start()
+    for device in early:
+        device.wait("a few rounds", lambda s: s["round"] >= 3)
+    fleet.configure(late, 2, {"job.bundle": None, "job.policy": None})
+    late.start()
+    status = late.wait("a merge and rounds of its own", lambda s: s["round"] >= 2 and s["base"])
+    assert status["bundle"] == early[0].status()["bundle"]
+    for device in early:
+        until(
+            "peers to merge it",
+            lambda d=device: seen_by(d, status["device"]).get("influence", 0) > 0,
+        )
+
+
+def test_what_people_see_and_use(make: Make, tmp_path: Path) -> None:
+    fleet = make(2, rounds=6)
+    first, second = fleet.devices
+    for device in fleet.devices:
+        device.start()
+    for device in fleet.devices:
+        device.wait("all rounds", lambda s: s["finished"])
+
+    status = first.json("status")
+    assert status["together_accuracy"] is not None
+    assert status["alone_accuracy"] is not None
+    assert 0 < status["seconds_to_first_round"] < status["uptime_s"]
+    assert status["updates_served"] >= 5
+    assert status["bytes_sent"] > 5 * 38_000
+    assert second.json("peers")["peers"][0]["device"] == status["device"]
+    for verb in ("status", "peers"):
+        code, text, _ = first.cli(verb)
+        assert code == 0
+        assert max(map(len, text.splitlines())) <= 80
+    assert "together" in first.cli("status")[1]
+
+    # Used while the agent runs, then again from the store of the stopped agent: the same answers.
+    x, y = examples(500, seed=7)
+    np.save(tmp_path / "x.npy", x)
+    running = first.json("predict", "--input", str(tmp_path / "x.npy"))
+    exported = first.json("models export", "-o", str(tmp_path / "m.onnx"))
+    assert first.end(signal.SIGTERM) == 0
+    stopped = first.json("predict", "--input", str(tmp_path / "x.npy"))
+    assert stopped == running
+    right = np.mean([row["class"] for row in running["predictions"]] == y)
+    assert right > 0.5
+    assert exported["base"] == status["base"]
+    assert exact_accuracy(tmp_path / "m.onnx", first) == status["accuracy"]
+
+    # After a restart with nothing left to train it still says how good its model is.
+    first.start()
+    again = first.wait("its figures", lambda s: s["accuracy"] is not None)
+    assert again["accuracy"] == status["accuracy"]
+    assert again["alone_accuracy"] == status["alone_accuracy"]
+
+
+def exact_accuracy(model: Path, device: Device) -> float:
+    """Of an exported file in bare onnxruntime, on the held-out data of the device."""
+    import onnxruntime
+
+    from device_agent.data import DataSource, DataSpec
+    from device_agent.settings import DataSection
+
+    spec = DataSpec((64,), "f32", (), "i64", classes=10)
+    data = DataSource(DataSection(source=str(device.folder / "data")), spec).load()
+    session = onnxruntime.InferenceSession(model.read_bytes())
+    batch = session.get_inputs()[0].shape[0]
+    right = 0
+    for start in range(0, len(data.test_x), batch):
+        piece = data.test_x[start : start + batch]
+        padded = np.zeros((batch, 64), np.float32)
+        padded[: len(piece)] = piece
+        answers = session.run(None, {session.get_inputs()[0].name: padded})[0][: len(piece)]
+        right += int((answers.argmax(-1) == data.test_y[start : start + batch]).sum())
+    return right / len(data.test_x)
+
+
+def test_a_device_that_cannot_start_says_why(make: Make, tmp_path: Path) -> None:
+    fleet = make(2)
+    device = fleet.devices[0]
+    device.config.write_text(device.config.read_text().replace("port =", "prot ="))
+    code, _, err = device.cli("run")
+    assert code == 3
+    assert "config.toml" in err
+    assert "did you mean 'port'?" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = fleet.devices[1].cli("run", "--set", f"device.state={tmp_path / 'empty'}")
+    assert code == 5
+    assert "GF201" in err
+    running = fleet.devices[1]
+    running.start()
+    running.wait("the agent", lambda s: s["device"])
+    code, _, err = running.cli("run")
+    assert code == 3
+    assert "GF503" in err
