@@ -1,8 +1,8 @@
 """The mandatory comparison of every graph in onnxruntime with torch.
 
 The reference is written apart from the exported functions: eager modules, torch's own
-cross_entropy and autograd, a plain loop over examples for the clipped sum. Three random batches at
-two points, one of them with all weights zero. Export errors seen so far were large (gradients off
+cross_entropy and autograd, a plain loop over examples for the clipped sum. Four random batches at
+three points, one of them with all weights zero. Export errors seen so far were large (gradients off
 by 1.9) and silent, so nothing is written above 1e-4.
 """
 
@@ -84,26 +84,29 @@ def random_feeds(
     classes: int,
     vocabulary: int | None,
 ) -> list[Feed]:
-    """Three batches: at params0, at a shifted point with some padding, and all weights zero."""
+    """Four batches: dense at params0, two blank by half with padding, and all weights zero.
+
+    Blank as pictures are: equal pixels make equal activations, and only on such ties a pooling
+    gradient shows that it goes to the wrong place. The points of the two are opposite, so that
+    each bias lets the blank pixels through in one of them.
+    """
     generator = torch.Generator().manual_seed(20260704)
     initial = model.pack()
+    shifted = initial + 0.1 * torch.randn(initial.shape, generator=generator)
+    some = (torch.rand(batch, generator=generator) < 0.7).to(torch.float32)
+    kinds = (
+        (initial, torch.ones(batch), False),
+        (shifted, some, True),
+        (-shifted, some, True),
+        (shifted, torch.zeros(batch), False),
+    )
     feeds: list[Feed] = []
-    for number in range(3):
-        params = initial
-        if number:
-            params = initial + 0.1 * torch.randn(initial.shape, generator=generator)
-        w = torch.ones(batch)
-        if number == 1:
-            w = (torch.rand(batch, generator=generator) < 0.7).to(torch.float32)
-        elif number == 2:
-            w = torch.zeros(batch)
-        feed = {
-            "params": params,
-            "x": _draw(generator, batch, inputs, vocabulary or 1),
-            "y": _draw(generator, batch, target, classes),
-            "w": w,
-        }
-        feeds.append(feed)
+    for params, w, blank in kinds:
+        x = _draw(generator, batch, inputs, vocabulary or 1)
+        if blank:
+            x.reshape(batch, -1)[:, : inputs.elements // 2] = 0
+        y = _draw(generator, batch, target, classes)
+        feeds.append({"params": params, "x": x, "y": y, "w": w})
     return feeds
 
 
