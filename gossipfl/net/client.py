@@ -106,8 +106,8 @@ class Client:
         The time that it may take counts from the call on, whatever breaks.
         """
         self._traffic.fetches += 1
-        partial = self._partials.take(effect.digest)
         began = asyncio.get_running_loop().time()
+        partial = self._partials.take(effect.digest, began)
         try:
             async with asyncio.timeout_at(began + self._bound_s(partial.size or 0)) as bound:
                 await self._transfer(effect, partial, began, bound)
@@ -115,7 +115,7 @@ class Client:
         except Exception as error:
             return self._failed(effect.request, error)
         finally:
-            self._partials.keep(effect.digest, partial)
+            self._partials.keep(effect.digest, partial, began)
 
     async def _head(self, effect: FetchHead, body_max: int) -> HeadReceived:
         path = f"/v1/heads/{'self' if effect.device is None else effect.device.hex()}"

@@ -86,7 +86,7 @@ class Server:
         self._waiting: set[asyncio.Future[None]] = set()
         self._sending = 0
         self._http: web.Server | None = None
-        self._listener = Listener(self.protocol, context, self._room, limits, traffic)
+        self._listener = Listener(self.protocol, context, lambda: True, limits, traffic)
 
     def start(self, hosts: Sequence[str], port: int = 0) -> int:
         """Listen; the port that was bound. Needs a running loop. Raises UserError(GF302)."""
@@ -126,8 +126,8 @@ class Server:
 
     # --- connections ----------------------------------------------------------------------------
 
-    def _room(self) -> bool:
-        """Whether one more connection fits; the longest idle one makes way."""
+    def _make_room(self) -> bool:
+        """For one more member: the longest idle connection makes way. False if none is idle."""
         if len(self._connections) < self._limits.connections:
             return True
         idle = [c for c in self._connections if not c.busy]
@@ -144,6 +144,8 @@ class Server:
             reason = f"{account.connections} connections already"
         if reason is None and not key:
             reason = "no certificate"
+        if reason is None and not self._make_room():
+            reason = "no room"
         if reason is not None:
             log.info("connection of TLS key %s closed: %s", key.hex()[:16], reason)
             return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gossipfl.errors import UserError
@@ -45,9 +46,14 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def tls_key_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> bytes | None:
-    """SHA-256 of the SubjectPublicKeyInfo in the peer's leaf; None without a certificate."""
+    """SHA-256 of the SubjectPublicKeyInfo in the peer's leaf; None without a usable one."""
     certificate = None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
-    return None if certificate is None else tls_key_of_certificate(certificate)
+    if certificate is None:
+        return None
+    try:
+        return tls_key_of_certificate(certificate)
+    except (ValueError, UnsupportedAlgorithm):  # OpenSSL takes more than we can name
+        return None
 
 
 def tls_key_of_certificate(der: bytes) -> bytes:

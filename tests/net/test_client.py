@@ -22,6 +22,7 @@ from netkit import (
 
 from gossipfl.errors import Fault
 from gossipfl.events import Address, FetchFailed, HeadReceived, ObjectReceived
+from gossipfl.net.partials import Partial, Partials
 
 WHOLE = bytes(range(256)) * 1_024  # 256 KiB, enough to be worth remembering
 
@@ -182,6 +183,27 @@ async def test_the_bytes_of_one_carrier_are_never_completed_by_another(fleet: Fl
             again = await client.fetch_object(an_object(site.address, digest(WHOLE)))
     assert isinstance(first, FetchFailed)
     assert again == ObjectReceived(2, WHOLE)
+
+
+def test_unfinished_transfers_are_bounded_and_forgotten() -> None:
+    held = Partials(bytes_max=3 * len(WHOLE))
+
+    def keep(name: bytes, data: bytes, at: float, size: int = 10 * len(WHOLE)) -> None:
+        partial = Partial()
+        partial.data += data
+        partial.size = size
+        held.keep(name, partial, at)
+
+    keep(b"small", b"x", 0.0)
+    keep(b"whole", WHOLE, 0.0, size=len(WHOLE))
+    assert held.held_bytes() == 0
+    for at in range(5):
+        keep(b"%d" % at, WHOLE, float(at))
+    assert held.held_bytes() == 3 * len(WHOLE)
+    assert not held.take(b"0", 5.0).data
+    assert held.take(b"4", 5.0).data == WHOLE
+    assert not held.take(b"3", 1_000.0).data
+    assert held.held_bytes() == 0
 
 
 WRONG_PARTS = {

@@ -215,6 +215,33 @@ async def test_the_longest_idle_connection_makes_way_for_a_new_one(fleet: Fleet)
         assert site.traffic.connections == 2
 
 
+async def test_strangers_drive_no_idle_member_out(fleet: Fleet) -> None:
+    limits = replace(QUICK, connections=1)
+    alice, bob = fleet.device("alice"), fleet.device("bob")
+    async with serving(alice, limits) as site, asking(bob) as client:
+        site.publish("head 1")
+        await client.fetch_head(head(site.address))
+        for failed in range(1, 4):
+            _, writer = await asyncio.open_connection(site.address.host, site.address.port)
+            writer.transport.abort()
+            await until(lambda: site.traffic.handshakes_failed == failed)  # noqa: B023
+        assert isinstance(await client.fetch_head(head(site.address)), HeadReceived)
+        assert site.traffic.handshakes == 1
+
+
+async def test_when_every_connection_is_busy_one_more_is_refused(fleet: Fleet) -> None:
+    limits = replace(CALM, connections=1)
+    alice, bob, carol = (fleet.device(name) for name in ("alice", "bob", "carol"))
+    async with serving(alice, limits) as site, asking(bob) as busy, asking(carol) as late:
+        served = site.publish("head 1")
+        asked = head(site.address, etag=served.digest, wait_s=20.0)
+        waiting = asyncio.create_task(busy.fetch_head(asked))
+        await until(lambda: site.traffic.requests_served == 1)
+        assert isinstance(await late.fetch_head(head(site.address)), FetchFailed)
+        site.publish("head 2")
+        assert isinstance(await waiting, HeadReceived)
+
+
 async def test_cut_off_closes_live_connections_and_takes_no_more(fleet: Fleet) -> None:
     alice, bob, carol = (fleet.device(name) for name in ("alice", "bob", "carol"))
     async with serving(alice) as site, asking(bob) as cut, asking(carol) as other:

@@ -1,0 +1,128 @@
+"""Real nodes on the real loop: mutual TLS, the peer protocol, worker threads, a failing store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from netkit import Fleet as Certificates
+from netkit import until
+from nodekit import DAY_S, House
+
+from gossipfl.config import PACES
+from gossipfl.events import PolicyReceived, RevocationReceived
+from gossipfl.memory import StoreFault
+from sim.fleet import EPOCH
+
+
+@pytest.fixture
+async def house(fleet: Certificates) -> AsyncIterator[House]:
+    made = House(fleet)
+    yield made
+    for agent in list(made.agents):
+        await made.leave(agent)
+
+
+async def test_three_nodes_train_one_model_over_mutual_tls(house: House) -> None:
+    a, b, c = [await house.add(name) for name in "abc"]
+    house.introduce(a, b, c)
+    a.give(PolicyReceived(house.policy(3)))  # the others get it by pulls
+    await until(lambda: all(agent.merges >= 5 for agent in (a, b, c)), 30.0)
+    for agent, others in ((a, (b, c)), (b, (a, c)), (c, (a, b))):
+        view = agent.node.view()
+        assert view.seq >= 5
+        assert view.evidence == 0
+        for other in others:
+            peer = agent.knows(other)
+            assert peer is not None
+            assert peer.state == "live"
+            assert peer.faults == {}
+            assert peer.influence > 0.2
+    bases = [agent.node.base for agent in (a, b, c)]
+    assert all(base is not None and 0.2 < float(base[0]) < 3.0 for base in bases)
+
+
+async def test_a_bundle_is_fetched_from_whoever_has_it(house: House) -> None:
+    a, b = [await house.add(name) for name in "ab"]
+    late = await house.add("late", bundle=False)
+    house.introduce(a, b, late)
+    a.give(PolicyReceived(house.policy(3)))
+    await until(lambda: late.merges >= 2, 30.0)
+
+
+async def test_one_that_stops_does_not_hold_the_others_up(house: House) -> None:
+    a, b, c, d = [await house.add(name) for name in "abcd"]
+    house.introduce(a, b, c, d)
+    a.give(PolicyReceived(house.policy(4)))
+    await until(lambda: all(agent.merges >= 2 for agent in house.agents), 30.0)
+    await house.kill(d)
+    before = a.merges
+    began = time.monotonic()
+    await until(lambda: a.merges >= before + 5, 30.0)
+    assert time.monotonic() - began < 5 * PACES["none"].round_deadline_s
+
+
+async def test_one_that_is_killed_resumes_with_what_was_durable(house: House) -> None:
+    a, b, c = [await house.add(name) for name in "abc"]
+    house.introduce(a, b, c)
+    a.give(PolicyReceived(house.policy(3)))
+    await until(lambda: c.merges >= 3, 30.0)
+    durable = await house.kill(c)
+    seq = durable._seq
+    again = await house.add("c", store=durable, like=c)
+    house.introduce(a, b, again)
+    await until(lambda: again.merges >= 3, 30.0)
+    assert again.node.view().seq > seq
+    await until(lambda: (p := a.knows(again)) is not None and p.seq > seq, 30.0)
+    assert a.node.view().evidence == b.node.view().evidence == 0
+
+
+@pytest.mark.parametrize("fault", [StoreFault.NOT_DONE, StoreFault.DONE_BUT_ERROR])
+async def test_a_doubtful_disk_costs_a_round_and_nothing_else(
+    house: House, fault: StoreFault
+) -> None:
+    a, b, c = [await house.add(name) for name in "abc"]
+    house.introduce(a, b, c)
+    a.give(PolicyReceived(house.policy(3)))
+    await until(lambda: b.merges >= 2, 30.0)
+    b.store.faults = [fault, None, fault]
+    await until(lambda: not b.store.faults, 30.0)
+    before = b.merges
+    await until(lambda: b.merges >= before + 3, 30.0)
+    assert a.node.view().evidence == c.node.view().evidence == 0
+
+
+async def test_a_membership_that_has_ended_passes_tls_and_is_refused_by_the_node(
+    house: House,
+) -> None:
+    """TLS looks at no dates. The node does, by fleet time."""
+    a, b = await house.add("a"), await house.add("b")
+    old = await house.add("old", not_before=EPOCH - 90 * DAY_S)
+    house.introduce(a, b, old)
+    a.give(PolicyReceived(house.policy(3)))
+    await until(lambda: a.merges >= 3 and b.merges >= 3, 30.0)
+    refused = f"{old.address}"
+    await until(lambda: any("membership has ended" in n.text for n in a.notices), 30.0)
+    peer = a.knows(old)
+    assert peer is None or (peer.influence == 0.0 and refused in peer.addresses)
+
+
+async def test_a_revoked_device_is_cut_off_and_gets_no_answer(house: House) -> None:
+    a, b, c = [await house.add(name) for name in "abc"]
+    house.introduce(a, b, c)
+    a.give(PolicyReceived(house.policy(3)))
+    await until(lambda: all(agent.merges >= 2 for agent in house.agents), 30.0)
+    a.give(RevocationReceived(house.fleet.revoke(c.keys.device, "stolen")))
+    await until(lambda: b.node.refused(c.tls.tls_key), 30.0)  # it spread by a pull
+    assert b.node.refused(c.tls.tls_key) == "revoked: stolen"
+    await until(
+        lambda: (
+            not any(
+                connection.tls_key == c.tls.tls_key
+                for agent in (a, b)
+                for connection in agent.server._connections
+            )
+        ),
+        10.0,
+    )
