@@ -11,7 +11,7 @@ from typing import Any
 from gossipfl.cli.output import Result, palette
 from gossipfl.errors import Exit, UserError
 
-ATTACKS = ("foe", "sign-flip", "noise", "stale")
+ATTACKS = ("foe", "sign-flip", "noise")
 SEED = 2  # any does; this one's shards are as uneven as most
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gossipfl.interfaces import Trainer
-from sim.adversaries import FoeTrainer, NoiseTrainer, SignFlipTrainer, StaleTrainer
+from sim.adversaries import FoeTrainer, NoiseTrainer, SignFlipTrainer
 
 Wrap = Callable[[Trainer], Trainer]
 
@@ -13,12 +13,10 @@ ATTACKS: dict[str, Wrap] = {
     "foe": FoeTrainer,
     "sign-flip": SignFlipTrainer,
     "noise": NoiseTrainer,
-    "stale": StaleTrainer,
 }
 
 IN_WORDS: dict[str, str] = {
     "foe": "trains honestly, then publishes a model that walked the other way",
     "sign-flip": "publishes the negative of its model",
     "noise": "adds noise to its model",
-    "stale": "trains once and publishes that for ever",
 }
