@@ -48,7 +48,8 @@ class Limits:
     receipt_peers_per_round: int = 2  # protocol "a few random peers"
     receipt_walk: int = 4  # receipts read back per peer and round
     updates_kept: int = 3  # protocol: own updates kept
-    cache_bytes: int = 64 * MIB  # others' objects kept in memory to serve: guess
+    cache_bytes: int = 8 * MIB  # others' objects kept in memory to serve: a tenth of an idle agent
+    transfer_bytes: int = 64 * MIB  # being read from disk to serve, or half received: as a bundle
     chapter: int = 256  # protocol
     norm_max: float = 1e6  # absolute guard on an update's L2 norm: guess, far above real models
 

@@ -64,7 +64,7 @@ class Client:
         self._context = context
         self._limits = limits
         self._traffic = traffic
-        self._partials = Partials(limits.cache_bytes)
+        self._partials = Partials(limits.transfer_bytes)
         self._session: aiohttp.ClientSession | None = None
 
     def start(self) -> None:

@@ -75,7 +75,7 @@ class Server:
         keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         self._shelf = shelf
-        self._loads = Loads(load, limits.cache_bytes)
+        self._loads = Loads(load, limits.transfer_bytes)
         self._refused = refused
         self._limits = limits
         self._traffic = traffic

@@ -13,14 +13,13 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from gossipfl.errors import UserError
 
 # OpenSSL x509_vfy.h: X509_V_FLAG_NO_CHECK_TIME. The ssl module has no name for it.
 NO_CHECK_TIME = 0x200000
+VERSION_TAG = 0xA0  # tbsCertificate: [0] version, absent in version 1
+SEQUENCE_TAG = 0x30
+FIELDS_BEFORE_KEY = 5  # serialNumber, signature, issuer, validity, subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +51,44 @@ def tls_key_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> bytes | None
         return None
     try:
         return tls_key_of_certificate(certificate)
-    except (ValueError, UnsupportedAlgorithm):  # OpenSSL takes more than we can name
+    except ValueError:  # OpenSSL takes more than we can name
         return None
 
 
 def tls_key_of_certificate(der: bytes) -> bytes:
-    """SHA-256 of the SubjectPublicKeyInfo in a DER certificate."""
-    key = x509.load_der_x509_certificate(der).public_key()
-    return hashlib.sha256(
-        key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    ).digest()
+    """SHA-256 of the SubjectPublicKeyInfo in a DER certificate (RFC 5280, 4.1).
+
+    Read by hand: a library for X.509 would cost every idle agent 13 MB for these few bytes. What is
+    read was verified by OpenSSL before. Raises ValueError if it is no certificate.
+    """
+    _, certificate, _ = _element(der, 0)
+    _, at, end = _element(der, certificate)  # tbsCertificate
+    tag, _, after = _element(der, at)
+    if tag == VERSION_TAG:
+        at = after
+    for _ in range(FIELDS_BEFORE_KEY):
+        _, _, at = _element(der, at)
+    tag, _, after = _element(der, at)
+    if tag != SEQUENCE_TAG or after > end:
+        raise ValueError("a certificate without a public key")
+    return hashlib.sha256(der[at:after]).digest()
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """Tag of the DER element at `at`, where its content begins, and where it ends."""
+    if at + 2 > len(der):
+        raise ValueError("DER ends too early")
+    tag, size = der[at], der[at + 1]
+    start = at + 2
+    if size & 0x80:
+        count = size & 0x7F
+        if not 1 <= count <= 3 or start + count > len(der):
+            raise ValueError("a DER length that no certificate has")
+        size = int.from_bytes(der[start : start + count], "big")
+        start += count
+    if start + size > len(der):
+        raise ValueError("a DER element that ends outside")
+    return tag, start, start + size
 
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:

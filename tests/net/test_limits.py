@@ -53,14 +53,13 @@ async def test_dripping_headers_do_not_extend_the_deadline(fleet: Fleet) -> None
 
 
 async def test_a_kept_connection_outlives_the_header_deadline(fleet: Fleet) -> None:
-    limits = replace(QUICK, header_deadline_s=0.05)
     alice, bob = fleet.device("alice"), fleet.device("bob")
-    async with serving(alice, limits) as site, asking(bob) as client:
+    async with serving(alice, QUICK) as site, asking(bob) as client:
         site.publish("head 1")
         await client.fetch_head(head(site.address))
         served = site.publish("head 2")
         # A held request takes far longer than its headers did.
-        asked = head(site.address, etag=served.digest, wait_s=0.3)
+        asked = head(site.address, etag=served.digest, wait_s=0.8)
         again = await client.fetch_head(asked)
     assert isinstance(again, HeadReceived)
     assert site.traffic.handshakes == 1
@@ -100,7 +99,8 @@ async def test_who_pipelines_and_never_reads_is_cut(fleet: Fleet) -> None:
 
 
 async def test_a_stranger_who_does_not_finish_the_handshake_is_closed(fleet: Fleet) -> None:
-    async with serving(fleet.device("alice"), QUICK) as site:
+    limits = replace(QUICK, handshake_deadline_s=0.3)
+    async with serving(fleet.device("alice"), limits) as site:
         reader, writer = await asyncio.open_connection(site.address.host, site.address.port)
         writer.write(b"\x16\x03\x01")
         assert await closed(reader) == b""
@@ -272,7 +272,7 @@ async def test_a_member_that_the_node_refuses_gets_no_answer(fleet: Fleet) -> No
 
 
 async def test_a_large_object_is_held_once_for_all_who_read_it(fleet: Fleet) -> None:
-    limits = replace(CALM, cache_bytes=1)
+    limits = replace(CALM, transfer_bytes=1)
     alice, bob = fleet.device("alice"), fleet.device("bob")
     loads = 0
     large = bytes(8 * 1024 * 1024)

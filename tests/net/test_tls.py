@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import ssl
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 from netkit import Device, Fleet, asking, closed, head, serving, until
 
 from gossipfl.errors import Fault, UserError
 from gossipfl.events import Address, FetchFailed, HeadReceived
-from gossipfl.net.tls import TlsFiles, client_context, server_context
+from gossipfl.net.tls import (
+    TlsFiles,
+    client_context,
+    server_context,
+    tls_key_of_certificate,
+)
 
 GET = b"GET /v1/heads/self HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -148,3 +162,27 @@ def test_unusable_files_are_said_in_words(fleet: Fleet, tmp_path: Path, spoilt: 
             make(broken)
         assert caught.value.code == "GF301"
         assert str(broken.certificate) in caught.value.cause
+
+
+def test_the_key_is_read_as_the_x509_library_reads_it() -> None:
+    for key in (Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())):
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n" * 60)])
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + timedelta(days=1))
+        )
+        algorithm = None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256()
+        der = builder.sign(key, algorithm).public_bytes(Encoding.DER)
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert tls_key_of_certificate(der) == hashlib.sha256(spki).digest()
+        for cut in range(len(der)):
+            with contextlib.suppress(ValueError):
+                assert tls_key_of_certificate(der[:cut]) is not None
+        with pytest.raises(ValueError, match="DER"):
+            tls_key_of_certificate(der[:20])
