@@ -452,3 +452,19 @@ def fault_of(call: Callable[..., Any], *arguments: Any) -> Fault | None:
     except PeerError as error:
         return error.fault
     return None
+
+
+def opened(
+    table: Table, device: Device, kind: type[Any], other: Puppet, limit_s: float = 60.0
+) -> Any:
+    """Time passes until the node sends `other` a request of this kind, which is then held open."""
+    table.hold = lambda d, e: d is device and isinstance(e, kind) and e.address == other.address
+    table.until(lambda: device.open, limit_s)
+    table.hold = lambda d, e: False
+    [(_, effect)] = device.open.items()
+    device.open.clear()
+    return effect
+
+
+def base_of(device: Device) -> bytes | None:
+    return None if device.node.base is None else device.node.base.tobytes()
