@@ -34,6 +34,7 @@ class OnnxTrainer:
         self._test = Examples(manifest, test_x, test_y, "held-out")
         if not len(self._train):
             raise UserError("GF405", "no training examples")
+        self._batch = manifest.batch
         self._counts_answers = manifest.classes > 0
         self._layout = bundle.layout
         self._initial = bundle.initial
@@ -58,8 +59,12 @@ class OnnxTrainer:
         """float32[P] after `training.epochs` passes from `base`; `seed` orders the examples.
 
         v = momentum v + grad + prox (p - base); p = p - learning rate v. Momentum starts at zero.
+        `training.batch` examples a step, by default as many as the bundle's graphs take.
         The result may not be finite (a learning rate too high): the caller looks.
         """
+        size = training.batch or self._batch
+        if size > self._batch:
+            raise UserError("GF406", f"{size} examples a step, the bundle takes {self._batch}")
         rng = np.random.default_rng(seed)
         parameters = np.array(base, dtype=np.float32)
         velocity = np.zeros_like(parameters)

@@ -66,8 +66,9 @@ class TestOptimizer:
         rng = np.random.default_rng(seed)
         for _ in range(training.epochs):
             order = rng.permutation(70)
-            for start in (0, 32, 64):  # 32, 32 and a partial batch of 6
-                chosen = order[start : start + 32]
+            size = training.batch or 32  # 70 examples: the last batch is a partial one
+            for start in range(0, 70, size):
+                chosen = order[start : start + size]
                 step = softmax_gradient(flat, x[chosen], y[chosen])
                 step += training.prox * (flat - base)
                 velocity = training.momentum * velocity + step
@@ -81,8 +82,9 @@ class TestOptimizer:
             Training(epochs=3, learning_rate=0.5, momentum=0.0),
             Training(epochs=3, learning_rate=0.05, momentum=0.9),
             Training(epochs=3, learning_rate=0.05, momentum=0.9, prox=1.0),
+            Training(epochs=2, learning_rate=0.1, momentum=0.0, batch=9),
         ],
-        ids=["plain", "epochs", "momentum", "prox"],
+        ids=["plain", "epochs", "momentum", "prox", "small batches"],
     )
     def test_it_is_sgd_with_momentum_and_proximal_term(
         self, trainer: OnnxTrainer, digits: Split, training: Training
@@ -96,6 +98,10 @@ class TestOptimizer:
             trainer.train(trainer.initial, Training(epochs=5, prox=prox), 1) for prox in (0.0, 5.0)
         )
         assert np.linalg.norm(near - trainer.initial) < 0.5 * np.linalg.norm(far - trainer.initial)
+
+    def test_more_examples_a_step_than_the_bundle_takes(self, trainer: OnnxTrainer) -> None:
+        with pytest.raises(UserError, match="the bundle takes 32"):
+            trainer.train(trainer.initial, Training(batch=33), 1)
 
     def test_it_is_a_pure_function(self, trainer: OnnxTrainer) -> None:
         base = trainer.initial.copy()
