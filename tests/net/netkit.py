@@ -24,15 +24,14 @@ from gossipfl.shelf import Served, Shelf
 YEAR_S = 365 * 86_400
 # Deadlines that a test may wait for, and rates that it does not run into unasked.
 QUICK = Limits(
-    header_deadline_s=0.3,
-    handshake_deadline_s=0.3,
+    header_deadline_s=0.5,
     stall_s=0.3,
     transfer_base_s=5.0,
     requests_per_s=10_000.0,
     updates_per_s=10_000.0,
     burst=10_000,
 )
-CALM = replace(QUICK, header_deadline_s=5.0, handshake_deadline_s=5.0, stall_s=5.0)
+CALM = replace(QUICK, header_deadline_s=5.0, stall_s=5.0)
 
 
 class Fleet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 
 import pytest
@@ -117,7 +118,6 @@ async def test_what_a_carrier_can_do_to_a_head_is_a_typed_fault(fleet: Fleet, na
     [
         Address("127.0.0.1", 1),
         Address("::1", 1),
-        Address("no-such-host.invalid", 1),
         Address("not a host", 1),
         Address("127.0.0.1", 0),
         Address("127.0.0.1", 99_999_999),
@@ -128,6 +128,19 @@ async def test_nobody_at_the_address_is_unreachable(fleet: Fleet, address: Addre
         answer = await asyncio.wait_for(client.fetch_head(head(address)), 30.0)
     assert isinstance(answer, FetchFailed)
     assert answer.fault is Fault.UNREACHABLE
+
+
+async def test_a_name_that_nobody_knows_is_unreachable(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    async with asking(fleet.device("bob"), QUICK) as client:
+        answer = await client.fetch_head(head(Address("board-7.example", 7_000)))
+    assert isinstance(answer, FetchFailed)
+    assert (answer.fault, answer.detail) == (Fault.UNREACHABLE, "Name or service not known")
 
 
 async def test_an_object_larger_than_agreed_is_not_read(fleet: Fleet) -> None:
