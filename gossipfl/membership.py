@@ -67,8 +67,8 @@ class FleetClock:
         self._move(wall if near else fleet, now, confirmed=near or len(self._heard) >= VOICES_MIN)
 
     def _move(self, good: float, now: float, confirmed: bool) -> None:
-        if good >= self.floor:
-            self._good, self._good_at, self._confirmed = good, now, confirmed
+        # What is below the floor still ends an earlier, unconfirmed belief: it counts as the floor.
+        self._good, self._good_at, self._confirmed = max(good, float(self.floor)), now, confirmed
 
     def time(self, now: float) -> int:
         """Fleet time at monotonic `now`."""

@@ -16,16 +16,14 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
-from gossipfl.events import Commit, Effect, Event, StartTraining, TrainingFinished
+from gossipfl.events import Effect, Event, StartTraining, TrainingFinished
 from gossipfl.interfaces import Evaluation, Trainer
-from gossipfl.messages import Head, Training
+from gossipfl.messages import Training
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Vector
 from gossipfl.shelf import Served
-from gossipfl.wire import decode, encode, open_envelope, seal
 from gossipfl.work import local_step
 
 if TYPE_CHECKING:
@@ -233,89 +231,3 @@ class BitFlipper(Adversary):
         self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
     ) -> bytes | None:
         return self._flip(data) if data else data
-
-
-class Fork(Adversary):
-    """Keeps a second, complete chain beside its own: each head signed twice, each chain linked.
-
-    Askers with an odd number are shown the second chain. Both chains are served as objects, so a
-    walk back along either finds all of it.
-    """
-
-    def __init__(self, since_seq: int = 2) -> None:
-        self.since_seq = since_seq
-        self._twins: dict[bytes, bytes] = {}  # digest of an own head -> the twin's envelope
-        self._seqs: dict[bytes, int] = {}
-        self._objects: dict[bytes, bytes] = {}
-        self._last: bytes | None = None  # digest of the newest twin
-
-    def effects(self, device: SimDevice, effects: list[Effect]) -> list[Effect]:
-        for effect in effects:
-            if isinstance(effect, Commit) and effect.batch.head is not None:
-                self._twin(device, effect.batch.head)
-        return effects
-
-    def _twin(self, device: SimDevice, envelope: bytes) -> None:
-        head = decode(open_envelope(envelope, "head", HEAD_BYTES).payload, Head)
-        name = digest(envelope)
-        self._seqs[name] = head.seq
-        self._objects[name] = envelope
-        if head.seq < self.since_seq:
-            self._last = name
-            return
-        twin = msgspec.structs.replace(head, capability="other", prev=self._last)
-        forged = seal("head", encode(twin), device.keys.signer)
-        self._twins[name] = forged
-        self._last = digest(forged)
-        self._objects[self._last] = forged
-
-    def _is_second(self, asker: SimDevice) -> bool:
-        return asker.index % 2 == 1
-
-    def serve_head(
-        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
-    ) -> Served | None:
-        if served is None or which not in (None, device.device):
-            return served
-        twin = self._twins.get(served.digest)
-        if twin is None or not self._is_second(asker):
-            return served
-        return replace(served, envelope=twin, digest=digest(twin))
-
-    def serve_object(
-        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
-    ) -> bytes | None:
-        return self._objects.get(name, data)
-
-
-class OddEven(Fork):
-    """Shows odd numbers of one chain to some, even numbers of the other chain to the rest.
-
-    No two askers ever see equal numbers. `withhold`: heads in between are not served as objects,
-    so a walk back ends in nothing.
-    """
-
-    def __init__(self, withhold: bool = True) -> None:
-        super().__init__(since_seq=1)
-        self.withhold = withhold
-        self._newest: dict[int, Served] = {}
-
-    def serve_head(
-        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
-    ) -> Served | None:
-        if served is None or which not in (None, device.device):
-            return served
-        seq = self._seqs.get(served.digest, 0)
-        twin = self._twins.get(served.digest)
-        if seq % 2 == 0 and twin is not None:
-            self._newest[0] = replace(served, envelope=twin, digest=digest(twin))
-        else:
-            self._newest[1] = served
-        return self._newest.get(0 if self._is_second(asker) else 1)
-
-    def serve_object(
-        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
-    ) -> bytes | None:
-        if self.withhold and name in self._objects:
-            return None
-        return super().serve_object(device, asker, name, data)

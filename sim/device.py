@@ -85,6 +85,7 @@ class SimDevice:
     incarnation: int = 0
     now: float = 0.0  # the last monotonic time given to the node
     inbox: deque[Event] = field(default_factory=deque)
+    answers: deque[Event] = field(default_factory=deque)  # outcomes of own commits: come first
     pending: deque[Effect] = field(default_factory=deque)
     busy: bool = False  # a commit is under way
     pumping: bool = False
@@ -118,6 +119,7 @@ class SimDevice:
         self.node = None
         self.incarnation += 1
         self.inbox.clear()
+        self.answers.clear()
         self.pending.clear()
         self.busy = False
         self.wake_at = None

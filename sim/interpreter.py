@@ -1,8 +1,8 @@
 """Feeds events to one node at a time and executes its effects in order, as the driver does.
 
-One inbox per device. While a commit is under way the device handles nothing else; if it fails, the
-effects behind it are dropped and StoreFailed follows. Training and merging run inline, their
-answers come after the virtual seconds that they would take.
+One inbox per device. While a commit is under way the device handles nothing else, and its outcome
+is handled before anything else; if it fails, the effects behind it are dropped. Training and
+merging run inline, their answers come after the virtual seconds that they would take.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class Interpreter:
             while device.node is not None and not device.busy:
                 if device.pending:
                     self._execute(device, device.pending.popleft())
+                elif device.answers:
+                    self._handle(device, device.node, device.answers.popleft())
                 elif device.inbox:
                     self._handle(device, device.node, device.inbox.popleft())
                 else:
@@ -187,9 +189,9 @@ class Interpreter:
             return
         except StoreError as error:
             device.pending.clear()
-            device.inbox.append(StoreFailed(effect.commit, str(error)))
+            device.answers.append(StoreFailed(effect.commit, str(error)))
         else:
-            device.inbox.append(Stored(effect.commit))
+            device.answers.append(Stored(effect.commit))
         self._note_commit(device, effect)
         self._pump(device)
 

@@ -88,6 +88,8 @@ class Network:
         self._asleep.discard(host)
 
     def passes(self, sender: int, receiver: int) -> bool:
+        if not self._blocked and not self._asleep:
+            return True
         return (
             (sender, receiver) not in self._blocked
             and sender not in self._asleep
@@ -102,7 +104,7 @@ class Network:
 
     def transit(self, sender: int, receiver: int, size: int, now: float) -> tuple[float, ...]:
         """Delays after which `size` bytes arrive: one, two if duplicated, none if lost."""
-        link = self._links.get((sender, receiver), self.default)
+        link = self._links.get((sender, receiver), self.default) if self._links else self.default
         sent = self.counter(sender)
         sent.bytes_sent += size
         leaves = max(now, self._uplink_free.get(sender, now)) + size / link.bytes_per_s

@@ -16,8 +16,9 @@ from gossipfl.memory import StoreFault
 from gossipfl.messages import Evidence, Head, Training
 from gossipfl.objects import unpack_list
 from gossipfl.wire import decode, open_envelope
-from sim.adversaries import Adversary, FoeTrainer, Fork, OddEven
+from sim.adversaries import Adversary, FoeTrainer
 from sim.device import SimDevice
+from sim.forks import Fork, OddEven
 from sim.network import Link
 from sim.options import Options
 from sim.scene import Every, Scene, Setup

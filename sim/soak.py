@@ -17,13 +17,12 @@ from sim.adversaries import (
     Adversary,
     BitFlipper,
     Foe,
-    Fork,
     NotANumber,
-    OddEven,
     Silent,
     StaleReplay,
 )
 from sim.device import SimDevice
+from sim.forks import Fork, OddEven
 from sim.network import Link
 from sim.options import Options
 from sim.scene import Every, Scene, Setup

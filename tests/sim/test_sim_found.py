@@ -54,6 +54,17 @@ def test_a_board_that_boots_ten_years_ahead_finds_back() -> None:
     assert clock.floor < EPOCH + 60
 
 
+def test_voices_just_below_the_floor_end_a_wrong_belief_too() -> None:
+    """Skews differ by minutes: the fleet's median may lie under our own durable floor."""
+    clock = FleetClock()
+    clock.raise_floor(int(EPOCH) + 300)
+    clock.hear_wall(EPOCH + 10 * YEAR_S, now=0.0)
+    for peer in range(3):
+        clock.hear_issued(bytes([peer]) * 16, int(EPOCH) + 200, now=1.0)
+    clock.hear_wall(EPOCH + 10 * YEAR_S, now=2.0)
+    assert EPOCH + 300 <= clock.time(3.0) < EPOCH + 310
+
+
 def test_one_voice_cannot_move_the_durable_floor() -> None:
     clock = FleetClock()
     clock.raise_floor(int(EPOCH))

@@ -12,8 +12,9 @@ import pytest
 from gossipfl.config import PACES, NodeSettings
 from gossipfl.events import RevocationReceived
 from gossipfl.memory import StoreFault
-from sim.adversaries import Adversary, BitFlipper, Foe, Fork, NotANumber, OddEven, StaleReplay
+from sim.adversaries import Adversary, BitFlipper, Foe, NotANumber, StaleReplay
 from sim.fleet import EPOCH, Fleet
+from sim.forks import Fork, OddEven
 from sim.network import Link
 from sim.options import Options
 from sim.scenarios import (
