@@ -23,7 +23,9 @@ from gossipfl.bundle.refused import BundleRefused, Reason
 from gossipfl.bundle.selftest import selftest_batch
 
 STEPS = 5  # timed; the median is told
-TRIAL_CLIP = 1e-3  # far below a gradient's usual norm, so that it cuts
+CLIP_SHARE = 0.01  # of the mean gradient's norm: a clip that cuts at least one example
+CLIPPED_ALONE = 8  # examples that are also clipped one by one
+FLOOR = 1e-6  # absolute part of every comparison: float32 next to zero
 Feed = dict[str, Any]
 
 
@@ -95,21 +97,46 @@ def _compare_parts(
     _run(loaded, PREDICT, bundle, feed)
     whole = {**feed, "clip": np.array(1e9, np.float32)}
     total, dp_loss = _run(loaded, DP_GRADIENT, bundle, whole)
-    if _norm(total / weight - grads) > tolerance * max(_norm(grads), 1.0):
+    if _norm(total / weight - grads) > tolerance * _norm(grads) + FLOOR:
         raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} sums other gradients")
     if not _near(float(dp_loss), loss, tolerance):
         raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} and {GRADIENT} give different losses")
-    total, _ = _run(loaded, DP_GRADIENT, bundle, {**feed, "clip": np.array(TRIAL_CLIP, np.float32)})
-    if _norm(total) > weight * TRIAL_CLIP * (1.0 + tolerance):
-        raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} does not clip each example")
+    _check_clipping(bundle, loaded, feed, _norm(grads))
     silent = {**feed, "w": np.zeros_like(feed["w"]), "clip": np.array(1.0, np.float32)}
     for name in (GRADIENT, DP_GRADIENT):
         if np.any(_run(loaded, name, bundle, silent)[0]):
             raise BundleRefused(Reason.SELFTEST, f"{name} learns from examples of weight zero")
 
 
+def _check_clipping(bundle: Bundle, loaded: Mapping[str, Session], feed: Feed, norm: float) -> None:
+    """Each example is clipped by itself: alone it is no longer than the clip, and sums add up.
+
+    A graph that clips the sum instead would pass for one that protects single examples.
+    """
+    clip = max(CLIP_SHARE * norm, FLOOR)
+    tolerance = bundle.manifest.selftest.tolerance
+    count = min(CLIPPED_ALONE, bundle.manifest.batch)
+
+    def clipped(w: Any) -> Any:
+        cut = {**feed, "w": w, "clip": np.array(clip, np.float32)}
+        return _run(loaded, DP_GRADIENT, bundle, cut)[0]
+
+    some = np.zeros_like(feed["w"])
+    some[:count] = 1.0
+    together, total = clipped(some), np.zeros(bundle.layout.count)
+    for number in range(count):
+        one = np.zeros_like(some)
+        one[number] = 1.0
+        alone = clipped(one)
+        if _norm(alone) > clip * (1.0 + tolerance):
+            raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} does not clip each example")
+        total += alone
+    if _norm(together - total) > tolerance * count * clip:
+        raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} does not clip example by example")
+
+
 def _near(found: float, wanted: float, tolerance: float) -> bool:
-    return abs(found - wanted) <= tolerance * max(abs(wanted), 1.0)
+    return abs(found - wanted) <= tolerance * abs(wanted) + FLOOR
 
 
 def _norm(vector: Any) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-CHECKS = 1  # grows when a check is added or changed
+CHECKS = 2  # grows when a check is added or changed
 ENTRIES_MAX = 32  # a fleet has one bundle, and a few behind it
 FILE_BYTES_MAX = 64 * 1024
 

@@ -25,7 +25,7 @@ from device_agent.trainer import OnnxTrainer
 from gossipfl import bundles
 from gossipfl.bundle import archive, signing
 from gossipfl.bundle.archive import Bundle
-from gossipfl.bundle.manifest import GRADIENT, PARAMETERS, Budget
+from gossipfl.bundle.manifest import EVALUATE, GRADIENT, PARAMETERS, Budget
 from gossipfl.bundle.refused import BundleRefused, Reason
 from gossipfl.messages import Training
 
@@ -184,6 +184,18 @@ def test_a_graph_that_wants_more_memory_than_there_is(tmp_path: Path) -> None:
 
     found = refusal(edited(shipped(), GRADIENT, edit), tmp_path)
     assert found in (Reason.RUNTIME, Reason.BUDGET, Reason.CRASHED)
+
+
+def test_a_graph_that_aborts_onnx_itself_ends_the_child_alone(tmp_path: Path) -> None:
+    """Found by flipping bits: a negative size makes shape inference of some versions abort."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        convolution = next(n for n in model.graph.node if n.op_type == "Conv")
+        dilations = next(a for a in convolution.attribute if a.name == "dilations")
+        dilations.ints[:] = [1, 200]
+
+    bundle = edited(shipped(bundles.MNIST_CNN), EVALUATE, edit)
+    assert refusal(bundle, tmp_path) in (Reason.CRASHED, Reason.SHAPE)
 
 
 def test_a_child_that_dies_is_a_refusal(tmp_path: Path) -> None:
