@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from device_agent import logs, status
+from device_agent import logs, memory, status
 from device_agent.job import JobLoader
 from device_agent.local_server import LocalServer
 from device_agent.notify import Notifier
@@ -42,7 +42,7 @@ from gossipfl.events import (
     ResourcesChanged,
     Source,
 )
-from gossipfl.fleet.device import DeviceIdentity, load_identity
+from gossipfl.fleet.stored import DeviceIdentity, load_identity
 from gossipfl.identity import short_name
 from gossipfl.interfaces import Trainer
 from gossipfl.net.client import Client
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from gossipfl.net.local import Health
 
 DATA_LOOK_S = 10.0  # guess: a device without examples looks for its first ones this often
+GIVE_BACK_S = 60.0  # guess: a few milliseconds a minute
 PROBLEMS = ("store_problem", "data_problem")
 HEALTH_FACTS = ("round", "waiting_for", "listen_only")
 FIGURES = ("round", "base_round", "merges", "below_quorum", "accuracy", "alone_accuracy", "rss_mb")
@@ -86,6 +87,7 @@ class Agent:
     """One device's service. Made anew for each start of the process."""
 
     def __init__(self, settings: Settings, wrap: Wrap | None = None) -> None:
+        memory.shrink_tls_buffers()
         self._settings = settings
         self._identity = load_identity(settings.device.state)
         self._store = DeviceStore(settings.device.state)
@@ -128,14 +130,15 @@ class Agent:
             self._tell_the_node()
             driver = self._loop.create_task(self._driver.run())
             data = self._loop.create_task(self._watch_data())
+            keeping = self._loop.create_task(self._keep_small())
             stopping = self._loop.create_task(self._stop.wait())
             try:
                 await asyncio.wait({driver, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 self._notifier.stopping()
                 log.info("stopping")
             finally:
-                data.cancel()
-                stopping.cancel()
+                for task in (data, keeping, stopping):
+                    task.cancel()
                 await self._driver.stop()
                 await self._reader.close(1.0)
             return _exit_code(driver)
@@ -252,6 +255,13 @@ class Agent:
                 await self._heavy.call(local.refresh)
                 if local.is_ready:
                     await self._driver.submit(ResourcesChanged(True))
+
+    async def _keep_small(self) -> None:
+        """After the first round nothing of the start is needed; later, now and then."""
+        await self._onlooker.first_round.wait()
+        while True:
+            memory.give_back()
+            await asyncio.sleep(GIVE_BACK_S)
 
     # --- for the local socket -------------------------------------------------------------------
 

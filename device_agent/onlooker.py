@@ -31,6 +31,7 @@ class Onlooker:
         self._awaited: dict[int, tuple[asyncio.Future[None], Said]] = {}
         self._fed_at = time.monotonic()
         self.store_problem = ""
+        self.first_round = asyncio.Event()  # the first merge of this process
 
     @property
     def hooks(self) -> Hooks:
@@ -67,6 +68,7 @@ class Onlooker:
         log.log(logging.WARNING if effect.warning else logging.INFO, "%s", effect.text)
         if effect.topic is Topic.MERGE:
             self._progress.merged()
+            self.first_round.set()
             self._notifier.status(effect.text)
         awaited = self._awaited.get(id(self._current))
         if awaited is not None:

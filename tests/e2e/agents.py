@@ -69,12 +69,14 @@ class Device:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str) -> None:
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gossipfl", "run", "--config", str(self.config), *more],
                 stdout=out,
                 stderr=out,
-                env={**os.environ, "NO_COLOR": "1"},
+                env={**os.environ, "NO_COLOR": "1", "HOME": str(home)},
             )
 
     def end(self, number: signal.Signals) -> int:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+import resource
 import shutil
 import signal
 import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import STOP_S, Device, Fleet, examples, until
+from agents import STOP_S, Device, Fleet, examples, free_ports, until
 
+from device_agent.local_api import call
 from device_agent.store import DeviceStore
 from gossipfl.config import PACES, Limits
+from gossipfl.errors import UserError
 from gossipfl.messages import Head
 from gossipfl.wire import decode, open_envelope
 
@@ -181,6 +189,9 @@ def test_what_people_see_and_use(make: Make, tmp_path: Path) -> None:
         assert max(map(len, text.splitlines())) <= 80
     assert "together" in first.cli("status")[1]
 
+    # onnxruntime's telemetry would leave files below the home folder, and a thread.
+    assert list((first.folder / "home").rglob("*")) == []
+
     # Used while the agent runs, then again from the store of the stopped agent: the same answers.
     x, y = examples(500, seed=7)
     np.save(tmp_path / "x.npy", x)
@@ -220,6 +231,66 @@ def exact_accuracy(model: Path, device: Device) -> float:
         answers = session.run(None, {session.get_inputs()[0].name: padded})[0][: len(piece)]
         right += int((answers.argmax(-1) == data.test_y[start : start + batch]).sum())
     return right / len(data.test_x)
+
+
+def test_a_full_disk_stops_publishing_and_nothing_else(make: Make) -> None:
+    fleet = make(2)
+    first, second = fleet.devices
+    health = free_ports(1)[0]
+    fleet.configure(first, 0, {"job.bundle": fleet.root / "job.gfl", "local.health_port": health})
+    for device in fleet.devices:
+        device.start()
+    first.wait("a few rounds", lambda s: s["round"] >= 3)
+    code, body = fetch(health, "/healthz")
+    assert (code, json.loads(body)["status"]) == (200, "ok")
+    assert re.search(rb"^gossipfl_round [1-9]", fetch(health, "/metrics")[1], re.MULTILINE)
+
+    assert first.process is not None
+    unlimited = resource.prlimit(first.process.pid, resource.RLIMIT_FSIZE, (1_024, -1))
+    sick = first.wait("the problem to be told", lambda s: s["store_problem"])
+    assert fetch(health, "/healthz")[0] == 503
+    assert "problem" in first.cli("status")[1]
+    resource.prlimit(first.process.pid, resource.RLIMIT_FSIZE, unlimited)
+    at = time.monotonic()
+    well = first.wait("new heads", lambda s: s["seq"] > sick["seq"] and not s["store_problem"])
+    assert time.monotonic() - at < 10
+    assert fetch(health, "/healthz")[0] == 200
+    until(
+        "its peer to follow", lambda: seen_by(second, well["device"]).get("seq", 0) >= well["seq"]
+    )
+    assert accused(second) == 0
+
+
+def fetch(port: int, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_a_policy_by_hand_and_data_that_come_later(make: Make) -> None:
+    fleet = make(2)
+    first = fleet.devices[0]
+    for number, device in enumerate(fleet.devices):
+        fleet.configure(device, number, {"job.policy": None})
+        (device.folder / "data" / "a.npz").rename(device.folder / "later.npz")
+        device.start()
+    for device in fleet.devices:
+        device.wait("that it waits for a policy", lambda s: s["waiting_for"] == "a policy")
+    with pytest.raises(UserError, match="policy is refused") as refused:
+        call(first.folder / "agent.sock", "policy", data=b64encode(b"nonsense").decode())
+    assert refused.value.code == "GF702"
+    policy = b64encode((fleet.root / "policy").read_bytes()).decode()
+    assert call(first.folder / "agent.sock", "policy", data=policy)["taken"]
+    call(first.folder / "agent.sock", "give-bundle", path=str(fleet.root / "job.gfl"))
+    for device in fleet.devices:
+        told = device.wait("that there are no data", lambda s: s["data_problem"])
+        assert "holds no examples" in told["data_problem"]
+        assert "holds no examples" in told["listen_only"]
+        (device.folder / "later.npz").rename(device.folder / "data" / "a.npz")
+    for device in fleet.devices:
+        device.wait("rounds of its own", lambda s: s["merges"] and s["examples"]["training"])
 
 
 def test_a_device_that_cannot_start_says_why(make: Make, tmp_path: Path) -> None:
