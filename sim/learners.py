@@ -28,7 +28,7 @@ def _softmax_loss(logits: Logits, y: Labels) -> tuple[float, Logits]:
     exponent = np.exp(shifted)
     total = exponent.sum(axis=1, keepdims=True)
     loss = float(np.mean(np.log(total[:, 0]) - shifted[rows, y]))
-    gradient = exponent / total
+    gradient = (exponent / total).astype(np.float32, copy=False)
     gradient[rows, y] -= 1.0
     gradient /= len(y)
     return loss, gradient

@@ -109,7 +109,7 @@ def _taken(
     if counts.sum() == slots * lowest.size:  # at least `slots` rows lie within everywhere
         return counts
     narrow = np.uint8 if len(inputs) < 256 else np.uint32
-    claims = np.add.reduce(masks[:-1].view(np.uint8), axis=0, dtype=narrow)
+    claims = masks[:-1].view(np.uint8).sum(axis=0, dtype=narrow)
     # Parameters that nobody has trained yet are equal everywhere: common, and simple to divide.
     alike = (claims == len(inputs)) & (lowest == highest)
     tied = np.flatnonzero((claims != slots) & ~alike)
