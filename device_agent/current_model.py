@@ -56,7 +56,7 @@ def current_model(settings: Settings) -> CurrentModel:
 
 def _from_store(settings: Settings) -> CurrentModel:
     """As durable. Opening it takes the lock, so no agent can be in the middle of a commit."""
-    from gossipfl.fleet.device import load_identity
+    from gossipfl.fleet.stored import load_identity
     from gossipfl.identity import device_name
 
     identity = load_identity(settings.device.state)

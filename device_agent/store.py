@@ -23,8 +23,8 @@ from pathlib import Path
 
 from device_agent.object_files import FILE_MODE, FOLDER_MODE, Files, ObjectFiles
 from device_agent.store_words import is_doubtful, words
-from gossipfl.errors import StoreError, UserError
 from gossipfl.durable import Batch, Snapshot
+from gossipfl.errors import StoreError, UserError
 
 INLINE_BYTES = 64 * 1024  # see above; half of SQLite's break-even, a 16,000 parameter model
 SCHEMA = 1

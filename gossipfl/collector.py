@@ -94,7 +94,9 @@ class Collector:
         )
         wait = max(0.0, min(core.rounds.deadline - core.now, core.limits.head_wait_s))
         effects = core.pulls.head(
-            Pending(purpose, peer.addresses[0], peer.device, round=core.rounds.number),
+            Pending(
+                purpose, peer.addresses[0], peer.device, round=core.rounds.number, seq=peer.seq
+            ),
             etag=peer.head_digest if has_it else None,
             wait_s=wait if purpose is Purpose.COLLECT else 0.0,
             update_bytes=min(core.limits.ride_bytes, self._update_bytes()),

@@ -119,7 +119,9 @@ class Intake:
             core.collector.fetch_failed(pending)
             core.restorer.refused(pending)
             return
-        self._accept(pending, SeenHead(head, digest(data), data), known, update, carrier)
+        seen = SeenHead(head, digest(data), data)
+        if not self._older(pending, seen, known):
+            self._accept(pending, seen, known, update, carrier)
 
     def _park(
         self,
@@ -188,9 +190,20 @@ class Intake:
             by_tls = core.roster.device_of_tls(tls_key)
             if by_tls != head.device:
                 raise PeerError(Fault.TLS_MISMATCH, "it serves another device's head as its own")
-        newest = core.chains.newest(head.device)
-        if newest is not None and head.seq < newest.head.seq and asked is None:
-            raise PeerError(Fault.REPLAYED_SEQ, f"head {head.seq} after head {newest.head.seq}")
+
+    def _older(self, pending: Pending, seen: SeenHead, known: Known) -> bool:
+        """Is it below a head that we hold? It may still prove a fork. It is a replay if we said
+        when we asked that we have a newer one; else another answer only overtook this one."""
+        core, seq = self._core, seen.head.seq
+        newest = core.chains.newest(seen.head.device)
+        if newest is None or seq >= newest.head.seq or pending.about is not None:
+            return False
+        core.book.reached(seen.head.device, core.now)
+        if not self.observe(seen, known) and seq < pending.seq:
+            what = f"head {seq} after head {newest.head.seq}"
+            core.blame(seen.head.device, PeerError(Fault.REPLAYED_SEQ, what))
+        core.collector.fetch_failed(pending)
+        return True
 
     def _accept(
         self,
@@ -222,18 +235,18 @@ class Intake:
                 peer.update_seen_at = core.now
             peer.head, peer.head_digest = head, seen.digest
             core.upkeep.new_head(peer, head, known)
-        held = core.shelf.head(head.device)
-        core.shelf.set_head(
-            head.device,
-            Served(
-                seen.envelope,
-                seen.digest,
-                known.digest,
-                update if update else (held.update if held else None),
-                _update_digest(head),
-            ),
-        )
+        self._serve(seen, known, update)
         core.collector.head(pending, peer, update, carrier)
+
+    def _serve(self, seen: SeenHead, known: Known, update: bytes | None) -> None:
+        """Pass the head on, and an update beside it only if it is the one that the head names."""
+        name = _update_digest(seen.head)
+        held = self._core.shelf.head(seen.head.device)
+        if update is None or digest(update) != name:
+            update = held.update if held is not None and held.update_digest == name else None
+        self._core.shelf.set_head(
+            seen.head.device, Served(seen.envelope, seen.digest, known.digest, update, name)
+        )
 
     def restore_heads(self, data: bytes) -> None:
         """At start: the newest heads that we held, so that a restart forgets nobody's number."""

@@ -162,6 +162,9 @@ class Node:
             return f"revoked: {revocation.reason}"
         if core.roster.is_over(device):
             return "enrolled again under another key"
+        known = core.roster.by_device(device)
+        if known is not None and core.time() > known.member.not_after:
+            return "its membership has ended"
         standing = core.reputation.of(device)
         return standing.why if standing.condemned else None
 

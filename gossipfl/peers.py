@@ -44,6 +44,11 @@ class Peer:
     receipts_read: int = 0  # number of its newest receipt that we have read
     suspended: bool = False  # said goodbye (mDNS), still tried when polled
 
+    @property
+    def seq(self) -> int:
+        """The number of its newest verified head, 0 before the first."""
+        return self.head.seq if self.head is not None else 0
+
 
 class PeerBook:
     def __init__(self, pace: Pace, limits: Limits) -> None:

@@ -45,6 +45,7 @@ class Pending:
     round: int = 0
     digest: bytes | None = None
     etag: bytes | None = None  # of a head request: the head that we hold
+    seq: int = 0  # its number: a lower one in the answer is a replay
     about: bytes | None = None  # device that the object speaks of, where it is not the peer asked
     parked: bytes | None = None  # a head that waits for its member object
     update: bytes | None = None  # the update that rode with the parked head

@@ -67,7 +67,7 @@ class Upkeep:
             chosen.append(core.entropy.choice(away))
         for peer in chosen:
             if not core.pulls.is_asked(peer.device, Purpose.POLL):
-                pending = Pending(Purpose.POLL, peer.addresses[0], peer.device)
+                pending = Pending(Purpose.POLL, peer.addresses[0], peer.device, seq=peer.seq)
                 core.emit(*core.pulls.head(pending, etag=peer.head_digest))
 
     # --- what a new head names -------------------------------------------------------------

@@ -219,7 +219,7 @@ def _signer(bundle: Bundle, fleet: Path | None) -> str | None:
         return device_name(device_of(signing.signer_of(bundle)))
     from device_agent.bundles.signers import operator_of
     from gossipfl.config import Limits
-    from gossipfl.fleet.folders import read_fleet_file
+    from gossipfl.fleet.stored import read_fleet_file
     from gossipfl.membership import Roster
 
     root = bytes.fromhex(read_fleet_file(fleet).root_key)

@@ -24,9 +24,9 @@ from gossipfl.events import Address
 from gossipfl.fleet import files, invitation, pki
 from gossipfl.fleet.device import DeviceFolder
 from gossipfl.fleet.enrolment import ANSWER_BYTES_MAX, CHALLENGE_BYTES
-from gossipfl.fleet.folders import FLEET_FILE, read_fleet_file
 from gossipfl.fleet.invitation import Invitation
 from gossipfl.fleet.joining import Enrolment, Joiner, refused, require_date
+from gossipfl.fleet.stored import FLEET_FILE, read_fleet_file
 from gossipfl.fleet.tokens import Refusal
 from gossipfl.identity import Signer
 from gossipfl.net.tls import NO_CHECK_TIME

@@ -9,47 +9,33 @@ its files into place can be repeated after a crash, and is, by whoever opens the
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gossipfl.errors import UserError
 from gossipfl.fleet import files, pki
-from gossipfl.fleet.folders import (
+from gossipfl.fleet.folders import read_certificate
+from gossipfl.fleet.joining import Enrolment
+from gossipfl.fleet.stored import (
     FLEET_FILE,
     MEMBER_FILE,
     ROOT_CERTIFICATE,
     SIGNING_KEY,
+    TLS_CHAIN,
+    TLS_KEY,
+    DeviceIdentity,
     FleetFile,
-    read_certificate,
-    read_fleet_file,
-    read_member,
+    read_identity,
     write_fleet_file,
 )
-from gossipfl.fleet.joining import Enrolment
-from gossipfl.identity import Signer, device_name, short_name
+from gossipfl.identity import Signer, short_name
 from gossipfl.messages import Member
 from gossipfl.objects import fleet_of
 
-TLS_KEY = "tls.key"
-TLS_CHAIN = "tls.crt"
 IDENTITY_FILES = (SIGNING_KEY, TLS_KEY, TLS_CHAIN, ROOT_CERTIFICATE, FLEET_FILE, MEMBER_FILE)
 STATE = ("store.db", "store.db-wal", "store.db-shm", "objects")  # belong to one identity
 STAGED = ".joined"
 OLD = "replaced"
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceIdentity:
-    """All that an agent needs to speak as this device. Paths are what `ssl` loads."""
-
-    signer: Signer
-    member: Member
-    member_object: bytes
-    root_key: bytes
-    discovery_key: bytes = field(repr=False)
-    tls_key: Path
-    tls_chain: Path
-    root_certificate: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +50,9 @@ class DeviceFolder:
     def load(self) -> DeviceIdentity:
         """Raises UserError GF201 (none yet), GF203 (open to others), GF211 (does not fit)."""
         self.finish()
-        if not self.joined:
-            raise UserError("GF201", f"{self.path} has no {MEMBER_FILE} file")
-        info = read_fleet_file(self.path)
-        root_key = bytes.fromhex(info.root_key)
-        signer = Signer(files.read_seed(self.path / SIGNING_KEY))
-        member, member_object = read_member(self.path, root_key)
-        files.require_private(self.path / TLS_KEY)
-        self._check_certificates(root_key, member)
-        if member.key != signer.key_id:
-            raise UserError(
-                "GF211", f"{self.path}: the key is not that of {device_name(member.device)}"
-            )
-        return DeviceIdentity(
-            signer=signer,
-            member=member,
-            member_object=member_object,
-            root_key=root_key,
-            discovery_key=bytes.fromhex(info.discovery_key),
-            tls_key=self.path / TLS_KEY,
-            tls_chain=self.path / TLS_CHAIN,
-            root_certificate=self.path / ROOT_CERTIFICATE,
-        )
+        identity = read_identity(self.path)
+        self._check_certificates(identity.root_key, identity.member)
+        return identity
 
     def old_signer(self) -> Signer | None:
         """The key of the identity that is about to be replaced, if it can still be read."""

@@ -16,38 +16,30 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 from cryptography import x509
 
-from gossipfl.config import Limits
-from gossipfl.errors import PeerError, UserError
+from gossipfl.errors import UserError
 from gossipfl.events import Address
 from gossipfl.fleet import files, pki
 from gossipfl.fleet.invitation import PORT, parse_address
 from gossipfl.fleet.issuing import Issuer
+from gossipfl.fleet.stored import (
+    FLEET_FILE,
+    MEMBER_FILE,
+    ROOT_CERTIFICATE,
+    SIGNING_KEY,
+    FleetFile,
+    read_fleet_file,
+    read_member,
+    write_fleet_file,
+)
 from gossipfl.identity import Signer, device_name
-from gossipfl.membership import Roster
 from gossipfl.messages import Member, Role
 from gossipfl.objects import MemberObject, fleet_of, pack_member
 from gossipfl.wire import encode, seal
 
-FLEET_FILE = "fleet.json"
-ROOT_CERTIFICATE = "root.crt"
-MEMBER_FILE = "member"
-SIGNING_KEY = "signing.key"
 FIRST = "first"  # the name of the first issuer and of the first operator
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-
-
-class FleetFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`fleet.json`: keys in hex. Holds a secret (the discovery key), so it is 0600."""
-
-    root_key: str
-    discovery_key: str = ""
-    name: str = ""
-
-    def __repr__(self) -> str:
-        return f"FleetFile({self.name!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,42 +250,12 @@ def require_name(name: str) -> str:
     return name
 
 
-def write_fleet_file(folder: Path, content: FleetFile) -> None:
-    files.write_file(folder / FLEET_FILE, msgspec.json.encode(content) + b"\n")
-
-
-def read_fleet_file(folder: Path) -> FleetFile:
-    """Raises UserError; keys in it are hex of 32 bytes."""
-    path = folder / FLEET_FILE
-    if not path.exists():
-        raise UserError("GF201", f"{folder} has no {FLEET_FILE}")
-    try:
-        content = msgspec.json.decode(files.read_secret(path), type=FleetFile)
-        keys = [bytes.fromhex(content.root_key), bytes.fromhex(content.discovery_key)]
-    except (msgspec.MsgspecError, ValueError):
-        # Without the decoder's words: they may quote the file, and a key is in it.
-        raise UserError("GF211", f"{path} is not a fleet file") from None
-    if len(keys[0]) != 32 or len(keys[1]) not in (0, 32):
-        raise UserError("GF211", f"{path} has a key of a wrong length")
-    return content
-
-
 def read_certificate(path: Path) -> x509.Certificate:
     try:
         chain = pki.load_chain(files.read_file(path))
     except pki.CertificateError as error:
         raise UserError("GF211", f"{path}: {error}") from error
     return chain[0]
-
-
-def read_member(folder: Path, root_key: bytes) -> tuple[Member, bytes]:
-    """The verified member object of a folder. Raises UserError GF211."""
-    limits = Limits()
-    data = files.read_file(folder / MEMBER_FILE, limits.member_bytes)
-    try:
-        return Roster(root_key, limits).verify_chain(data), data
-    except PeerError as error:
-        raise UserError("GF211", f"{folder / MEMBER_FILE}: {error}") from error
 
 
 def _official(path: Path, signer: Signer) -> Official:
