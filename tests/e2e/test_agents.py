@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import STOP_S, Device, Fleet, examples, free_ports, until
+from agents import STOP_S, WAIT_S, Device, Fleet, examples, free_ports, until
 
 from device_agent.local_api import call
 from device_agent.store import DeviceStore
@@ -291,6 +292,23 @@ def test_a_policy_by_hand_and_data_that_come_later(make: Make) -> None:
         (device.folder / "later.npz").rename(device.folder / "data" / "a.npz")
     for device in fleet.devices:
         device.wait("rounds of its own", lambda s: s["merges"] and s["examples"]["training"])
+
+
+def test_systemd_is_told(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(WAIT_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        device = make(2).devices[0]
+        device.start()
+        assert systemd.recv(500).startswith(b"READY=1")
+        heard = [systemd.recv(500) for _ in range(3)]
+        assert b"WATCHDOG=1" in heard
+        device.end(signal.SIGTERM)
+        heard = [systemd.recv(500)]
+        while heard[-1] != b"STOPPING=1":
+            heard.append(systemd.recv(500))
 
 
 def test_a_device_that_cannot_start_says_why(make: Make, tmp_path: Path) -> None:
