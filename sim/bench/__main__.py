@@ -21,7 +21,9 @@ BENCHES = {
 
 def main(argv: Sequence[str]) -> int:
     """One benchmark; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="script/bench")
+    parser = argparse.ArgumentParser(
+        prog="script/bench", epilog="rules: each aggregation rule beside plain numpy"
+    )
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, text in BENCHES.items():
         sub = names.add_parser(name, help=text, description=text)
