@@ -22,14 +22,14 @@ from gossipfl.events import Commit, Topic
 from gossipfl.identity import Signer, device_name
 from gossipfl.membership import Roster
 from gossipfl.messages import Evidence, EvidenceKind, Head, Lineage, Receipt, UpdateRef
-from gossipfl.objects import digest
+from gossipfl.objects import digest, pack_list
 from gossipfl.policies import Policies
 from gossipfl.shelf import Served
 from gossipfl.wire import check_signature, decode, encode, open_envelope, seal
 from sim.adversaries import Adversary
 from sim.checkers import Checker
 from sim.device import SimDevice
-from sim.fleet import EPOCH
+from sim.fleet import EPOCH, Fleet
 from sim.forks import Rewrite, Rewritten
 from sim.network import Link
 from sim.scene import Scene, Setup
@@ -160,6 +160,36 @@ def test_a_membership_that_has_ended_is_refused(ends_s: int) -> None:
     scene.run_rounds(12, limit_s=90.0, who=scene.devices[:LIAR])
     assert "expired member" in charged(scene, LIAR)
     assert merged_from(scene, LIAR) == 0
+
+
+class Framer(Rewritten):
+    """Its heads name an evidence list that accuses an honest device, with heads forged for it."""
+
+    def __init__(self, fleet: Fleet, victim: SimDevice, thief: SimDevice) -> None:
+        super().__init__(lambda head, update: (head, update))
+        key = thief.keys.signer
+        first, second = (
+            seal("head", encode(Head(fleet.id, victim.device, 9, b"m" * 32, n, b"p" * 32)), key)
+            for n in (1, 2)
+        )
+        accusation = Evidence(EvidenceKind.EQUAL_SEQ, first, second, victim.keys.member)
+        self._list = pack_list([pack_evidence(accusation)])
+        self._objects[digest(self._list)] = self._list
+
+    def rewrite(self, head: Head, update: bytes | None) -> tuple[Head, bytes | None]:
+        return msgspec.structs.replace(head, evidence=digest(self._list)), update
+
+
+def test_false_evidence_is_the_listers_fault() -> None:
+    """`NobodyFramed` watches that the accused is condemned by nobody."""
+    scene = Scene(25, Setup(devices=6, attackers=1))
+    liar = scene.devices[LIAR]
+    scene.world.corrupt(liar, Framer(scene.fleet, scene.devices[0], liar))
+    scene.start()
+    scene.run_rounds(6, limit_s=60.0)
+    scene.world.finish()
+    assert "bad evidence" in charged(scene, LIAR)
+    assert not charged(scene, 0)
 
 
 def test_a_slow_body_is_a_stall_and_holds_up_nobody() -> None:
