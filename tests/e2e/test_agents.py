@@ -73,12 +73,14 @@ def test_an_agent_killed_in_mid_round_comes_back_as_itself(make: Make) -> None:
     durable = durable_head(victim)
     assert durable.seq >= before["seq"]
 
-    deadline_s = PACES["none"].round_deadline_s
-    for device in others:  # nobody waits for the dead one longer than a round may take
+    # Nobody waits for the dead one longer than a round may take: its deadline, which a publish
+    # late in the round puts off by half. The rest is for a machine that others use too.
+    bound_s = 3 * 1.5 * PACES["none"].round_deadline_s + 3
+    for device in others:
         rounds = device.status()["round"]
         at = time.monotonic()
         device.wait("the next rounds", lambda s, r=rounds: s["round"] >= r + 3)
-        assert time.monotonic() - at < 3 * deadline_s + 1
+        assert time.monotonic() - at < bound_s
 
     victim.start()
     after = victim.wait(
