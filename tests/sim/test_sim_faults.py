@@ -162,6 +162,26 @@ def test_a_membership_that_has_ended_is_refused(ends_s: int) -> None:
     assert merged_from(scene, LIAR) == 0
 
 
+class Impostor(Adversary):
+    """Once it is known, it shows another device's head as its own."""
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if which is not None or device.node is None or self.world.now < 8.0:
+            return served
+        others = [d.device for d in self.world.devices if d is not device and d is not asker]
+        heads = [device.node.shelf.head(other) for other in others]
+        return next((head for head in heads if head is not None), served)
+
+
+def test_a_head_behind_another_tls_key_is_the_carriers_fault() -> None:
+    scene = scene_with(Impostor())
+    assert "TLS key of another device" in charged(scene, LIAR)
+    for device in scene.honest():
+        assert not charged(scene, device.index)
+
+
 class Framer(Rewritten):
     """Its heads name an evidence list that accuses an honest device, with heads forged for it."""
 
