@@ -43,7 +43,7 @@ class Intake:
             if event.fault is not Fault.REFUSED:
                 core.blame(bound, PeerError(event.fault, event.detail))
         if pending.purpose is Purpose.WALK and event.absent and device is not None:
-            core.parcels.refuse(pending.digest or b"")
+            core.parcels.refuse(Purpose.WALK, pending.digest or b"", device)
             if pending.about is not None:
                 withheld = PeerError(Fault.WITHHELD_CHAIN, "a head below its newest one")
                 core.blame(pending.about, withheld)
@@ -72,7 +72,7 @@ class Intake:
         known = core.roster.by_digest(member)
         if known is not None:
             self.meet(pending.address, known, tls_key)
-        elif not core.parcels.is_bad(member):
+        elif not core.parcels.is_bad(Purpose.MEMBER, member):
             wanted = Pending(Purpose.MEMBER, pending.address, None, digest=member, tls_key=tls_key)
             core.emit(*core.pulls.object(wanted, core.limits.member_bytes))
 
@@ -133,7 +133,8 @@ class Intake:
     ) -> None:
         """The signer is not known yet: its member object comes first, the head waits."""
         core = self._core
-        if member is None or pending.parked is not None or core.parcels.is_bad(member):
+        bad = member is not None and core.parcels.is_bad(Purpose.MEMBER, member)
+        if member is None or bad or pending.parked is not None:
             core.blame(pending.device, PeerError(Fault.UNKNOWN_MEMBER, "no member object"))
             core.collector.fetch_failed(pending)
             return

@@ -20,7 +20,8 @@ from gossipfl.wire import check_signature, decode, open_envelope
 class Parcels:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._bad: set[bytes] = set()  # digests that were refused: not fetched again
+        # Digests that were refused, for what, and by whom (None: what was in it): not fetched again.
+        self._bad: set[tuple[Purpose, bytes, bytes | None]] = set()
 
     def object(self, event: ObjectReceived) -> None:
         core = self._core
@@ -38,18 +39,23 @@ class Parcels:
         try:
             self._dispatch(pending, event.data)
         except PeerError as error:
-            self.refuse(pending.digest)
+            self.refuse(pending.purpose, pending.digest)
             core.blame(pending.about or pending.device, error)
             core.collector.fetch_failed(pending)
 
-    def refuse(self, name: bytes) -> None:
-        """Not to be fetched again. Bounded: what falls out is merely refused once more."""
-        self._bad.add(name)
+    def refuse(self, purpose: Purpose, name: bytes, by: bytes | None = None) -> None:
+        """Not to be fetched again for this purpose, or only not `by` this peer, that has it not.
+
+        For this purpose: a policy that a liar lists as evidence is still a policy. Bounded: what
+        falls out is merely refused once more.
+        """
+        self._bad.add((purpose, name, by))
         while len(self._bad) > self._core.limits.devices:
             self._bad.pop()
 
-    def is_bad(self, name: bytes) -> bool:
-        return name in self._bad
+    def is_bad(self, purpose: Purpose, name: bytes, by: bytes | None = None) -> bool:
+        """Was this refused, whoever has it, or by this peer?"""
+        return not self._bad.isdisjoint({(purpose, name, None), (purpose, name, by)})
 
     def _dispatch(self, pending: Pending, data: bytes) -> None:
         core = self._core
@@ -95,7 +101,7 @@ class Parcels:
     def _policy(self, pending: Pending, data: bytes) -> None:
         core = self._core
         missing = core.steering.receive(data)
-        if missing is not None and not self.is_bad(missing):
+        if missing is not None and not self.is_bad(Purpose.POLICY, missing):
             wanted = Pending(Purpose.POLICY, pending.address, pending.device, digest=missing)
             core.emit(*core.pulls.object(wanted, bytes_max(Kind.POLICY, core.limits)))
 

@@ -93,7 +93,9 @@ class Upkeep:
 
     def _want(self, peer: Peer, purpose: Purpose, kind: Kind, name: bytes | None) -> None:
         core = self._core
-        if name is None or core.parcels.is_bad(name) or core.shelf.object(name) is not None:
+        if name is None or core.shelf.object(name) is not None:
+            return
+        if core.parcels.is_bad(purpose, name):
             return
         pending = Pending(purpose, peer.addresses[0], peer.device, digest=name)
         core.emit(*core.pulls.object(pending, bytes_max(kind, core.limits)))
@@ -102,7 +104,9 @@ class Upkeep:
         """Link a peer's newest head to those we saw before: forks hide in gaps."""
         core = self._core
         name = core.chains.gap(peer.device)
-        if name is None or self._walks_left <= 0 or core.parcels.is_bad(name):
+        if name is None or self._walks_left <= 0:
+            return
+        if core.parcels.is_bad(Purpose.WALK, name, peer.device):
             return
         self._walks_left -= 1
         pending = Pending(
@@ -171,7 +175,7 @@ class Upkeep:
 
     def _walk_to(self, peer: Peer, name: bytes, about: bytes) -> None:
         core = self._core
-        if core.parcels.is_bad(name):
+        if core.parcels.is_bad(Purpose.WALK, name, peer.device):
             return
         pending = Pending(Purpose.WALK, peer.addresses[0], peer.device, digest=name, about=None)
         core.emit(*core.pulls.object(pending, core.limits.head_bytes))
