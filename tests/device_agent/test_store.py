@@ -15,8 +15,8 @@ import pytest
 
 from device_agent.object_files import Files
 from device_agent.store import INLINE_BYTES, SCHEMA, DeviceStore
-from gossipfl.errors import StoreError, UserError
 from gossipfl.durable import Batch, Snapshot
+from gossipfl.errors import StoreError, UserError
 from gossipfl.interfaces import Store
 from gossipfl.memory import MemoryStore
 
