@@ -20,7 +20,7 @@ from gossipfl.wire import check_signature, decode, open_envelope
 class Parcels:
     def __init__(self, core: Core) -> None:
         self._core = core
-        # Digests that were refused, for what, and by whom (None: what was in it): not fetched again.
+        # Digests refused, for what, and by whom (None: for what was in it): not fetched again.
         self._bad: set[tuple[Purpose, bytes, bytes | None]] = set()
 
     def object(self, event: ObjectReceived) -> None:

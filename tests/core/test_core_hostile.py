@@ -393,8 +393,10 @@ def test_answers_to_jobs_of_before_are_ignored() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["members", "revocations", "evidence", "policies", "reputation", "clock", "records", "base"]
-    + ["logs", "kept", "heads", "history"],
+    [
+        *("members", "revocations", "evidence", "policies", "reputation", "clock", "records"),
+        *("base", "logs", "kept", "heads", "history"),
+    ],
 )
 def test_a_damaged_document_is_our_own_fault_and_said_so(name: str) -> None:
     """Never a peer's: the node refuses to start on it, loudly and by name."""
