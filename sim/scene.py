@@ -15,12 +15,14 @@ from gossipfl.messages import Training
 from gossipfl.parameters import Vector
 from gossipfl.view import View
 from sim.checkers import Checker, Tally, all_checkers
-from sim.data import Examples, Split, blobs, digits, split_dirichlet, split_iid
+from sim.data import Split, blobs, digits, split_dirichlet, split_iid
 from sim.device import SimDevice
 from sim.fleet import Fleet, Job
 from sim.learners import Learner, Mlp, Model, Softmax
 from sim.options import Options, describe
 from sim.world import World
+
+EXAMPLES = 100  # what a trainer of another kind is charged for, in examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class Scene:
         setup: Setup | None = None,
         options: Options | None = None,
         checkers: Sequence[Checker] | None = None,
+        trainers: Sequence[Trainer] | None = None,
     ) -> None:
+        """`trainers`: one per device, instead of what `setup` says of data and model."""
         self.setup = setup or Setup()
         options = options or Options()
         options.note["setup"] = describe(self.setup)
@@ -57,19 +61,23 @@ class Scene:
         watching = all_checkers() if checkers is None else checkers
         self.world = World(seed, options, [*watching, self.tally])
         self.fleet = Fleet(seed)
-        self.split = (digits() if self.setup.data == "digits" else blobs()).scaled(self.setup.scale)
-        self.model = self._model()
-        poison = dict(self.setup.poison)
+        if trainers is None:
+            trainers = self._learners(seed)
+        elif len(trainers) != self.setup.devices:
+            raise ValueError(f"{len(trainers)} trainers for {self.setup.devices} devices")
         settings = replace(options.settings, guard=options.settings.guard and self.setup.guard)
-        parts = self._parts(seed)
-        self.job: Job = self.fleet.job(self.setup.data, self.model.layout)
-        for index, part in enumerate(parts):
-            trainer: Trainer = Learner(self.model, Split(part, self.split.test))
-            if index in poison:
-                trainer = poison[index](trainer)
+        self.job: Job = self.fleet.job(self.setup.data, trainers[0].layout)
+        poison = dict(self.setup.poison)
+        for index, trainer in enumerate(trainers):
+            examples = len(trainer.data.train) if isinstance(trainer, Learner) else EXAMPLES
             keys = self.fleet.admit()
             self.world.add(
-                self.fleet, keys, self.job, trainer, examples=len(part), settings=settings
+                self.fleet,
+                keys,
+                self.job,
+                poison[index](trainer) if index in poison else trainer,
+                examples=examples,
+                settings=settings,
             )
         self.policy = self.fleet.policy(
             self.job,
@@ -80,18 +88,18 @@ class Scene:
             **self.setup.policy,
         )
 
-    def _model(self) -> Model:
-        train = self.split.train
-        features = train.x.shape[1]
-        if self.setup.model == "mlp":
-            return Mlp(features, 128, train.classes)
-        return Softmax(features, train.classes)
-
-    def _parts(self, seed: int) -> list[Examples]:
-        count = self.setup.devices
-        if self.setup.alpha is None:
-            return split_iid(self.split.train, count, seed)
-        return split_dirichlet(self.split.train, count, self.setup.alpha, seed)
+    def _learners(self, seed: int) -> list[Trainer]:
+        setup = self.setup
+        split = (digits() if setup.data == "digits" else blobs()).scaled(setup.scale)
+        features, classes = split.train.x.shape[1], split.train.classes
+        model: Model = Softmax(features, classes)
+        if setup.model == "mlp":
+            model = Mlp(features, 128, classes)
+        if setup.alpha is None:
+            parts = split_iid(split.train, setup.devices, seed)
+        else:
+            parts = split_dirichlet(split.train, setup.devices, setup.alpha, seed)
+        return [Learner(model, Split(part, split.test)) for part in parts]
 
     # --- who --------------------------------------------------------------------------------
 
@@ -149,12 +157,11 @@ class Scene:
         return None if device.node is None else device.node.base
 
     def accuracy(self, device: SimDevice) -> float:
-        """Of the device's base on the common test set; 0 without a base."""
+        """Of the device's base on its test set, which learners have in common; 0 without a base."""
         base = self.base(device)
         if base is None:
             return 0.0
-        logits = self.model.logits(base, self.split.test.x)
-        return float(np.mean(logits.argmax(axis=1) == self.split.test.y))
+        return device.trainer.evaluate(base).accuracy or 0.0
 
     def accuracies(self) -> list[float]:
         return [self.accuracy(d) for d in self.honest() if d.up]
