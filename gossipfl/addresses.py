@@ -6,6 +6,8 @@ only: the device has to prove itself at the address.
 
 from __future__ import annotations
 
+import re
+
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import Address, Source
@@ -18,6 +20,11 @@ from gossipfl.wire import check_signature, decode, encode, open_envelope, seal
 RECORDS_MAX = 256  # protocol
 MEMBERS_PER_LIST = 4
 """Unknown members fetched from one address list: guess, so that a list cannot keep us busy."""
+# ASCII alone: str.isdigit takes digits that int does not.
+ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?)\]|(?P<host>[0-9A-Za-z_.-]+))"
+    r":(?P<port>[0-9]{1,5})"
+)
 
 
 class Addresses:
@@ -90,16 +97,15 @@ class Addresses:
 
     def restore(self, data: bytes) -> None:
         core = self._core
-        for item in unpack_list(data, core.limits.list_bytes):
+        for item in unpack_list(data, core.limits.devices * core.limits.head_bytes):
             envelope = open_envelope(item, "record", core.limits.head_bytes)
             check_signature(envelope)
             self.take_record(decode(envelope.payload, Record, core.limits.head_bytes), item)
 
 
 def parse_address(text: str) -> Address | None:
-    """`host:port` or `[v6]:port`; None if it is neither."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+    """`host:port` or `[v6]:port`; None if it is neither. The text comes from others."""
+    found = ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65_536:
         return None
-    return Address(host, int(port))
+    return Address(found["v6"] or found["host"], int(found["port"]))

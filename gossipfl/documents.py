@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
+
+from msgspec import MsgspecError
 
 from gossipfl.core import Core
+from gossipfl.errors import PeerError, StoreError
 from gossipfl.events import Snapshot
 from gossipfl.objects import pack_list
 from gossipfl.ownchain import ChapterLog
 from gossipfl.parameters import to_bytes
 from gossipfl.wire import encode, pack, unpack
+
+T = TypeVar("T")
+EMPTY_KEPT = pack([[], [], []])
 
 
 def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
@@ -26,7 +33,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
         case "reputation":
             return core.reputation.dump(core.now)
         case "clock":
-            return pack(core.time())
+            core.time()  # moves the floor, if this time is confirmed
+            return pack(core.clock.floor)
         case "heads":
             return pack_list(core.shelf.held_heads(core.device))
         case "records":
@@ -62,7 +70,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
     documents = snapshot.documents
     loaders: list[tuple[str, Callable[[bytes], object]]] = [
         ("members", core.roster.load),
-        ("revocations", core.roster.unite),
+        ("revocations", core.roster.load_revocations),
         ("evidence", core.parcels.restore_evidence),
         ("policies", core.policies.load),
         ("reputation", lambda data: core.reputation.load(data, core.now)),
@@ -77,8 +85,18 @@ def restore(core: Core, snapshot: Snapshot) -> None:
     for name, load in loaders:
         data = documents.get(name)
         if data:
-            load(data)
+            _taken_over(name, load, data)
     if snapshot.head is not None:
-        head = core.own.restore(snapshot.head)
-        core.publisher.restored(documents.get("kept", b""), snapshot.head, head)
+        envelope = snapshot.head
+        head = _taken_over("head", core.own.restore, envelope)
+        _taken_over("kept", core.publisher.keeper.load, documents.get("kept") or EMPTY_KEPT)
+        core.publisher.restored(envelope, head)
     core.steering.apply()
+
+
+def _taken_over(name: str, load: Callable[[bytes], T], data: bytes) -> T:
+    """What cannot be read back is our own disk's fault, whatever the parts call it."""
+    try:
+        return load(data)
+    except (PeerError, MsgspecError, ValueError, TypeError) as error:
+        raise StoreError(f"the stored {name} cannot be read: {error}") from error

@@ -226,9 +226,15 @@ class Roster:
 
         All of them or none: one that was added beside a bad one would be reported to nobody.
         """
-        items = unpack_list(data, self._limits.list_bytes)
-        verified = [(self._verified(item), item) for item in items]
+        return self._unite(data, self._limits.list_bytes)
+
+    def _unite(self, data: bytes, size_max: int) -> list[Revocation]:
+        verified = [(self._verified(item), item) for item in unpack_list(data, size_max)]
         return [revocation for revocation, item in verified if self._add(revocation, item)]
+
+    def load_revocations(self, data: bytes) -> None:
+        """Our own durable set: whatever its length, it must not keep us from starting."""
+        self._unite(data, self._limits.devices * self._limits.entry_bytes)
 
     def dump(self) -> bytes:
         """All member objects, for the durable state."""

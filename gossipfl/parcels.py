@@ -70,7 +70,7 @@ class Parcels:
                 for revocation in core.roster.unite(data):
                     core.upkeep.revoked(revocation)
             case Purpose.EVIDENCE:
-                self._evidence(data)
+                self._evidence(data, core.limits.list_bytes)
             case Purpose.PEERS:
                 core.addresses.peers(pending, data)
             case Purpose.RECEIPT:
@@ -135,16 +135,17 @@ class Parcels:
 
     # --- evidence --------------------------------------------------------------------------
 
-    def _evidence(self, data: bytes) -> None:
+    def _evidence(self, data: bytes, size_max: int) -> None:
         core = self._core
-        for item in unpack_list(data, core.limits.list_bytes):
+        for item in unpack_list(data, size_max):
             evidence, accused = verify_evidence(item, core.roster.verify_chain, core.limits)
             if (accused, evidence.kind.value) not in core.evidence:
                 self.condemn(evidence, accused, item)
 
     def restore_evidence(self, data: bytes) -> None:
         """At start: proofs are verified again, the disk is not believed."""
-        self._evidence(data)
+        limits = self._core.limits
+        self._evidence(data, limits.devices * limits.entry_bytes)
 
     def condemn(self, evidence: Evidence, accused: bytes, packed: bytes) -> None:
         """Proven: quarantined for good, here and at everybody who pulls our evidence list."""

@@ -285,15 +285,13 @@ class Publisher:
         self._save_at = self._core.now + pause
         self._head_at = self._core.now + pause if flight.link is not None else math.inf
 
-    def restored(self, kept: bytes, envelope: bytes, head: Head) -> None:
+    def restored(self, envelope: bytes, head: Head) -> None:
         """At start: serve the durable head; what the store still holds stays under retention."""
         core = self._core
         name = digest(envelope)
         update = head.update.digest if head.update else None
         core.shelf.set_own(core.device, Served(envelope, name, head.member, None, update))
         self._update = None
-        if kept:
-            self.keeper.load(kept)
         if update is not None:
             self.keeper.published(update)
 

@@ -182,8 +182,9 @@ class Upkeep:
 
     def restore_clock(self, data: bytes) -> None:
         floor = unpack(data, 16)
-        if isinstance(floor, int):
-            self._core.clock.raise_floor(floor)
+        if not isinstance(floor, int):
+            raise TypeError("the floor of fleet time is a number")
+        self._core.clock.raise_floor(floor)
 
     # --- revocation ------------------------------------------------------------------------
 
