@@ -10,9 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from gossipfl.config import PACES, NodeSettings
-from gossipfl.events import RevocationReceived
+from gossipfl.events import PolicyReceived, RevocationReceived
 from gossipfl.memory import StoreFault
+from gossipfl.messages import Role
+from gossipfl.objects import digest
 from sim.adversaries import Adversary, BitFlipper, Foe, NotANumber, StaleReplay
+from sim.device import SimDevice
 from sim.fleet import EPOCH, Fleet
 from sim.forks import Fork, OddEven
 from sim.network import Link
@@ -300,3 +303,57 @@ def test_a_clogged_uplink_is_no_stall() -> None:
     scene.run_rounds(5, limit_s=120.0)
     assert LOSSY.bytes_per_s > link.bytes_per_s
     scene.world.finish()
+
+
+# --- policy -------------------------------------------------------------------------------------
+
+
+def test_a_new_run_starts_over_everywhere_and_mixes_with_nothing_old() -> None:
+    scene = Scene(17, Setup(devices=6)).start()
+    scene.run_rounds(4, limit_s=60.0)
+    second = scene.fleet.policy(
+        scene.job, n=6, version=2, run=1, prev=digest(scene.policy), training=scene.setup.training
+    )
+    scene.world.deliver(scene.devices[2], PolicyReceived(second))
+
+    def on_run(device: SimDevice) -> int:
+        policy = scene.view(device).policy
+        return int(str(policy["run"])) if policy else -1
+
+    scene.world.run_until(lambda: all(on_run(d) == 1 for d in scene.devices), 30.0)
+    assert all(scene.base_round(d) <= 2 for d in scene.devices)
+    scene.run_rounds(4, limit_s=60.0)
+    assert min(scene.accuracies()) >= 0.9
+    scene.world.finish()  # MergesVerified: equal lineages only
+
+
+def test_the_policy_of_a_revoked_operator_falls_back_to_the_one_before() -> None:
+    scene = Scene(18, Setup(devices=5)).start()
+    scene.run_rounds(2, limit_s=30.0)
+    thief = scene.fleet.admit(Role.OPERATOR)
+    stolen = scene.fleet.policy(
+        scene.job, n=5, version=2, rule="mean", prev=digest(scene.policy), signed_by=thief
+    )
+    scene.world.deliver(scene.devices[1], PolicyReceived(stolen))
+
+    def rules() -> set[object]:
+        return {(scene.view(d).policy or {}).get("rule") for d in scene.devices}
+
+    scene.world.run_until(lambda: rules() == {"mean"}, 30.0)
+    gone = scene.fleet.revoke(thief.device, "its key was stolen", since=EPOCH + scene.world.now)
+    scene.world.deliver(scene.devices[4], RevocationReceived(gone))
+    scene.world.run_until(lambda: rules() == {"nna"}, 30.0)
+    scene.run_rounds(2, limit_s=30.0)
+    scene.world.finish()
+
+
+def test_a_policy_that_no_operator_signed_changes_nothing() -> None:
+    scene = Scene(19, Setup(devices=4)).start()
+    scene.run_rounds(1, limit_s=30.0)
+    forged = scene.fleet.policy(
+        scene.job, n=4, version=9, rule="mean", signed_by=scene.devices[3].keys
+    )
+    scene.world.deliver(scene.devices[0], PolicyReceived(forged))
+    scene.run_rounds(2, limit_s=30.0)
+    assert {(scene.view(d).policy or {}).get("rule") for d in scene.devices} == {"nna"}
+    assert scene.notices("the policy is refused")
