@@ -66,6 +66,10 @@ class Policies:
             raise PeerError(Fault.WRONG_FLEET, "the policy belongs to another fleet")
         if policy.version > 1 and policy.prev is None:
             raise PeerError(Fault.MALFORMED, "a policy after the first names the one before")
+        if policy.attackers >= policy.n:
+            raise PeerError(
+                Fault.MALFORMED, f"{policy.attackers} attackers among {policy.n} devices"
+            )
         return Accepted(
             policy, digest(data), data, signer.device, by_issuer=signer.role is Role.ISSUER
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gossipfl.codecs import CODECS
 from gossipfl.core import Core, Job
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import JobFailed, JobReady, LoadJob, Topic
@@ -63,24 +64,36 @@ class Steering:
         """Make the policy in force the one we follow; a new run or bundle opens a lineage."""
         core = self._core
         found = core.policies.in_force(core.device, core.time())
-        if found is None or (core.in_force and found.digest == core.in_force.digest):
+        if (found and found.digest) == (core.in_force and core.in_force.digest):
             return
-        old = core.job.policy
         core.in_force = found
-        policy = found.policy
-        if old is not None and (old.bundle, old.run) == (policy.bundle, policy.run):
-            core.job.policy = policy
-            if core.rounds.next_at == float("inf") and core.job.lineage is not None:
+        if found is None:  # its operator was revoked, and there is no other
+            self._open(Job())
+            return
+        policy, job = found.policy, core.job
+        old, known = job.policy, policy.codec in CODECS
+        same = old is not None and (old.bundle, old.run) == (policy.bundle, policy.run)
+        if same and known and not job.failed:
+            job.policy = policy
+            if core.rounds.next_at == float("inf") and job.lineage is not None:
                 core.rounds.next_at = core.now  # its stop condition may have been lifted
             return
-        core.job = Job(policy=policy)
+        self._open(Job(policy=policy))
+        if not known:
+            core.job.failed = f"codec {policy.codec[:20]!r} is not known here"
+            core.notice(Topic.POLICY, f"waiting for another policy: {core.job.failed}", None, True)
+        self.load()
+
+    def _open(self, job: Job) -> None:
+        """Nothing of what was in progress is valid under this job."""
+        core = self._core
+        old, core.job = core.job.policy, job
         core.rounds.reset()
         core.emit(*core.pulls.cancel(frozenset({Purpose.COLLECT, Purpose.JOIN, Purpose.UPDATE})))
         core.rounds.next_at = float("inf")
         if old is not None:
             core.publisher.forget_update()
             core.rounds.number = 0
-        self.load()
 
     # --- the bundle ------------------------------------------------------------------------
 
