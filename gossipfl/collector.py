@@ -72,7 +72,9 @@ class Collector:
         attackers = min(max(0, policy.attackers - out), live)
         wanted = policy.sample
         if wanted is None:
-            bound = sample_size(policy.n, policy.attackers) if policy.attackers else 1
+            # From the live, not from the policy's n: with fewer honest ones the same attackers are
+            # a greater share, and a sample drawn for all of them is too small for its f.
+            bound = sample_size(live + 1, attackers) if attackers else 1
             wanted = max(bound, SAMPLE_MIN)
         self.sample = min(wanted, live)
         self.f = (
@@ -210,7 +212,10 @@ class Collector:
         if peer is None or peer.head is None or peer.head.update is None:
             return
         if peer.head.update.digest != pending.digest:
-            return  # a newer head came in between; its update is on its way
+            # A newer head came in between, by a poll that takes no updates.
+            if self._is_current(pending):
+                self.head(pending, peer, None, None)
+            return
         if not self._take(peer, data):
             self._nothing_new(pending, peer)
 

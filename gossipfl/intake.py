@@ -106,8 +106,13 @@ class Intake:
         except PeerError as error:
             core.blame(carrier, error)
             core.collector.fetch_failed(pending)
+            core.restorer.refused(pending)
             return
         known = core.roster.by_key(envelope.key_id)
+        if known is None and pending.purpose is Purpose.RECONCILE:
+            core.blame(carrier, PeerError(Fault.WRONG_DIGEST, "not our own head, which was asked"))
+            core.restorer.refused(pending)
+            return
         if known is None:
             self._park(pending, data, member, update, tls_key)
             return
@@ -222,6 +227,8 @@ class Intake:
         core.clock.hear_issued(head.device, head.issued, core.now)
         if pending.about is None:
             peer = core.book.bind(pending.address, head.device, core.now)
+            if pending.device is not None and pending.device != head.device:
+                core.collector.fetch_failed(pending)  # who lived there before brings nothing now
         elif head.device in core.book.peers:
             peer = core.book.peers[head.device]
         else:

@@ -121,9 +121,12 @@ class Restorer:
                 self._asked.pop(pending.device, None)
 
     def refused(self, pending: Pending) -> None:
-        """A carrier's answer about our own head did not verify: ask somebody else."""
+        """A carrier's answer about our own head is no head of ours: it has said nothing.
+
+        Not asked again: a liar that could have said "nothing here" must not hold us up with more.
+        """
         if pending.purpose is Purpose.RECONCILE and pending.device is not None:
-            self._asked.pop(pending.device, None)
+            self._asked[pending.device] = True
 
     def not_modified(self, pending: Pending) -> None:
         if pending.purpose is Purpose.RECONCILE and pending.device is not None:
