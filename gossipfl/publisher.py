@@ -54,6 +54,7 @@ class Publisher:
         self._last_head_at = -math.inf
         self._receipt: bytes | None = None
         self._adopting: Batch | None = None
+        self._restored: Served | None = None
         self._retry_at = -math.inf
         self.stopping = False
 
@@ -283,17 +284,26 @@ class Publisher:
             self._last_head_at, self._core.now + pause - self._core.pace.head_interval_s
         )
         self._save_at = self._core.now + pause
-        self._head_at = self._core.now + pause if flight.link is not None else math.inf
+        wished = self._core.now if flight.link is not None else self._head_at
+        self._head_at = max(wished, self._core.now + pause)  # infinite if no head was wished for
 
     def restored(self, envelope: bytes, head: Head) -> None:
-        """At start: serve the durable head; what the store still holds stays under retention."""
-        core = self._core
+        """At start: the durable head, and what the store still holds stays under retention.
+
+        It is served once peers were asked (`serve_restored`): a disk may be an old copy, and they
+        would take an old head for a replay.
+        """
         name = digest(envelope)
         update = head.update.digest if head.update else None
-        core.shelf.set_own(core.device, Served(envelope, name, head.member, None, update))
+        self._restored = Served(envelope, name, head.member, None, update)
         self._update = None
         if update is not None:
             self.keeper.published(update)
+
+    def serve_restored(self) -> None:
+        """Nobody knows a newer head of ours."""
+        if self._restored is not None:
+            self._core.shelf.set_own(self._core.device, self._restored)
 
     def adopt(self, seen: SeenHead) -> None:
         """A newer head of ours, found at a peer after a restore: durable here before we go on."""
@@ -307,7 +317,7 @@ class Publisher:
             adopt=True,
         )
         self.keeper.objects.clear()
-        self._commit_adoption(self._adopting)
+        self._retry_at = core.now  # in its turn: what follows a commit is dropped if it fails
 
     def _commit_adoption(self, batch: Batch) -> None:
         core = self._core

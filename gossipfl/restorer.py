@@ -107,8 +107,10 @@ class Restorer:
                     core.device,
                     True,
                 )
-        elif core.own.seq and not self._holders:
-            core.own.skip = RESTORE_SKIP
+        else:
+            core.publisher.serve_restored()
+            if core.own.seq and not self._holders:
+                core.own.skip = RESTORE_SKIP
         core.restraint.reconciled = True
         core.rounds.next_at = core.now
         core.publisher.want_head()
