@@ -67,14 +67,14 @@ log = logging.getLogger(__name__)
 Wrap = Callable[[Trainer], Trainer]
 
 
-def run(settings: Settings, wrap: Wrap | None = None) -> int:
+def run(settings: Settings, wrap: Wrap | None = None, limits: Limits | None = None) -> int:
     """The agent until SIGTERM or SIGINT: an exit code. Raises UserError if it cannot start.
 
-    `wrap` goes around the trainer, for another kind of learner.
+    `wrap` goes around the trainer, for another kind of learner; `limits` are for measuring others.
     """
     logs.set_up(settings.logging.level, settings.logging.format)
     try:
-        return asyncio.run(Agent(settings, wrap).run())
+        return asyncio.run(Agent(settings, wrap, limits).run())
     except UserError:
         raise
     except StoreError as error:
@@ -86,19 +86,21 @@ def run(settings: Settings, wrap: Wrap | None = None) -> int:
 class Agent:
     """One device's service. Made anew for each start of the process."""
 
-    def __init__(self, settings: Settings, wrap: Wrap | None = None) -> None:
+    def __init__(
+        self, settings: Settings, wrap: Wrap | None = None, limits: Limits | None = None
+    ) -> None:
         memory.shrink_tls_buffers()
         self._settings = settings
         self._identity = load_identity(settings.device.state)
         self._store = DeviceStore(settings.device.state)
-        self._limits = Limits()
+        self._limits = limits or Limits()
         self._traffic = Traffic()
         self._progress = Progress()
         self._notifier = Notifier()
         self._heavy = ThreadWorker("gossipfl-work")
         self._reader = ThreadWorker("gossipfl-read")
         self._loader = JobLoader(settings, self._identity.root_key, self._progress, wrap)
-        self.node = _node(settings, self._identity)
+        self.node = _node(settings, self._identity, self._limits)
         self.device: bytes = self._identity.signer.device
         files = _tls_files(self._identity)
         self._client = Client(client_context(files), self._limits, self._traffic)
@@ -298,9 +300,9 @@ class Agent:
         return status.build(self.node.view(), traffic, self._progress, self._loader.local, more)
 
 
-def _node(settings: Settings, identity: DeviceIdentity) -> Node:
+def _node(settings: Settings, identity: DeviceIdentity, limits: Limits) -> Node:
     node_settings = NodeSettings(
-        pace=PACES[settings.pace.preset], capability=settings.device.capability
+        pace=PACES[settings.pace.preset], limits=limits, capability=settings.device.capability
     )
     own = Identity(identity.signer, identity.member_object, identity.root_key)
     return Node(own, node_settings, secrets.randbits(64))

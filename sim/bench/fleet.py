@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=int, default=8, metavar="N")
     parser.add_argument("--rounds", type=int, default=20, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--no-ride", action="store_true", help="fetch each update on its own, to compare"
+    )
 
 
 def run(args: Namespace) -> Figures:
@@ -54,12 +57,17 @@ def run(args: Namespace) -> Figures:
         agents: list[tuple[float, Place, Child]] = []
         for place in places:
             offset = time.monotonic() - began
-            child = children.start(place.name, command(place, ""), place.folder / "agent.log")
+            words = _no_ride(place) if args.no_ride else command(place, "")
+            child = children.start(place.name, words, place.folder / "agent.log")
             agents.append((offset, place, child))
         statuses = _wait(agents)
         cpu_s = sum(child.cpu_s() for _, _, child in agents)
         offsets = [offset for offset, _, _ in agents]
     return measure(job, offsets, statuses, cpu_s)
+
+
+def _no_ride(place: Place) -> list[str]:
+    return ["-m", "sim.bench.agent", "--config", str(place.config), "--ride-bytes", "0"]
 
 
 def _wait(agents: Sequence[tuple[float, Place, Child]]) -> list[Mapping[str, Any]]:
