@@ -6,6 +6,8 @@ the lister's.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from gossipfl.chains import SeenHead, verify_evidence
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError
@@ -139,8 +141,11 @@ class Parcels:
         core = self._core
         for item in unpack_list(data, size_max):
             evidence, accused = verify_evidence(item, core.roster.verify_chain, core.limits)
-            if (accused, evidence.kind.value) not in core.evidence:
-                self.condemn(evidence, accused, item)
+            if (accused, evidence.kind.value) in core.evidence:
+                continue
+            with suppress(PeerError):  # the table of members may be full
+                core.roster.admit(evidence.member)  # so that its TLS key is refused here too
+            self.condemn(evidence, accused, item)
 
     def restore_evidence(self, data: bytes) -> None:
         """At start: proofs are verified again, the disk is not believed."""

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gossipfl.codecs import CODECS, decode_update, encode_update, update_bytes
+from gossipfl.codecs import decode_update, encode_update, update_bytes
 from gossipfl.config import Limits
 from gossipfl.errors import Fault
 from gossipfl.messages import Chapter, Lineage
@@ -225,12 +225,11 @@ def test_huge_finite_values_are_finite() -> None:
 
 @given(VECTORS)
 def test_an_update_comes_back_and_has_the_one_length(vector: Any) -> None:
-    for codec in CODECS:
-        data = encode_update(LINEAGE, codec, vector)
-        assert len(data) == update_bytes(LINEAGE, codec, len(vector))
-        decoded = decode_update(data, LINEAGE, codec, len(vector))
-        assert to_bytes(decoded) == to_bytes(vector)
-        assert encode_update(LINEAGE, codec, decoded) == data
+    data = encode_update(LINEAGE, "f32", vector)
+    assert len(data) == update_bytes(LINEAGE, "f32", len(vector))
+    decoded = decode_update(data, LINEAGE, "f32", len(vector))
+    assert to_bytes(decoded) == to_bytes(vector)
+    assert encode_update(LINEAGE, "f32", decoded) == data
 
 
 def test_an_update_of_any_other_length_is_fault_of() -> None:
