@@ -248,29 +248,17 @@ def test_every_module_says_what_it_is_for_and_nothing_unpickles() -> None:
 
 
 ALONE = """
-import importlib, importlib.util, json, os, sys, traceback
-for heavy in json.loads(sys.argv[2]):   # third parties once; our own modules stay unloaded
-    if importlib.util.find_spec(heavy):
-        importlib.import_module(heavy)
+import importlib, json, sys, traceback
+names, ours = json.loads(sys.argv[1]), tuple(json.loads(sys.argv[2]))
 failed = {}
-for name in json.loads(sys.argv[1]):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        message = ""
-        try:
-            importlib.import_module(name)
-        except BaseException:
-            message = traceback.format_exc()[-800:]
-        os.write(writer, message.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        message = pipe.read()
-    os.waitpid(child, 0)
-    if message:
-        failed[name] = message
+for name in names:
+    # Third parties stay loaded, our own packages do not: as in a fresh interpreter, but quicker.
+    for loaded in [m for m in sys.modules if m.split(".")[0] in ours]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        failed[name] = traceback.format_exc()[-800:]
 print(json.dumps(failed))
 """
 
@@ -281,9 +269,8 @@ def test_every_module_can_be_imported_alone() -> None:
         for module in modules()
         if not module.name.endswith("__main__") and _extra_is_here(module.name)
     ]
-    heavy = ["numpy", "msgspec", "msgpack", "nacl.signing", "cryptography.x509", "aiohttp.web"]
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, json.dumps(names), json.dumps([*heavy, "zeroconf"])],
+        [sys.executable, "-c", ALONE, json.dumps(names), json.dumps(PACKAGES)],
         capture_output=True,
         text=True,
         cwd=ROOT,
