@@ -5,7 +5,7 @@ from __future__ import annotations
 from gossipfl.aggregation import RuleError, rule
 from gossipfl.aggregation.guard import require_mergeable
 from gossipfl.aggregation.sampling import assumed_faulty, sample_size
-from gossipfl.codecs import decode_update, update_bytes
+from gossipfl.codecs import Assembly, require_size, update_bytes
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError
 from gossipfl.messages import UpdateRef
@@ -25,6 +25,7 @@ COLLECTING = frozenset({Purpose.COLLECT, Purpose.JOIN, Purpose.UPDATE})
 class Collector:
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._assembly = Assembly()
         self.sample = 0
         self.f = 0
 
@@ -179,19 +180,31 @@ class Collector:
         job = self._core.job
         if job.lineage is None or job.layout is None:
             raise PeerError(Fault.OTHER_LINEAGE, "no lineage is loaded here")
-        expected = update_bytes(job.lineage, ref.codec, job.layout.count)
-        if ref.size != expected:
-            raise PeerError(Fault.WRONG_LENGTH, f"it declares {ref.size} bytes, not {expected}")
+        require_size(ref.size, job.lineage, ref.codec, job.layout.count)
 
     def _take(self, peer: Peer, data: bytes) -> bool:
-        """Into the inbox. True if the peer is done with for this round. Raises PeerError."""
+        """Into the inbox. False if the peer may have something newer. Raises PeerError.
+
+        Of a partial update the parts that we lack come first: it is taken once they are here.
+        """
         core, job = self._core, self._core.job
         head = peer.head
         if head is None or head.update is None or job.lineage is None or job.layout is None:
             return True
-        self._check_size(head.update)
-        vector = decode_update(data, job.lineage, head.update.codec, job.layout.count)
-        require_mergeable(vector, job.layout.count, core.limits.norm_max)
+        ref, lineage, count = head.update, job.lineage, job.layout.count
+        self._check_size(ref)
+        if len(data) != ref.size:
+            raise PeerError(Fault.WRONG_LENGTH, f"{len(data)} bytes, its head says {ref.size}")
+        missing = self._assembly.offer(peer.device, data, lineage, ref.codec, count)
+        if missing:
+            self._fetch_parts(peer, missing, update_bytes(lineage, ref.codec, count))
+            return True
+        try:
+            vector = self._assembly.decode(peer.device, data, lineage, ref.codec, count)
+            require_mergeable(vector, count, core.limits.norm_max)
+        except PeerError:
+            self._assembly.forget(peer.device)
+            raise
         core.shelf.put(head.update.digest, data)
         return core.rounds.take(
             Received(
@@ -205,17 +218,32 @@ class Collector:
             core.now,
         )
 
+    def _fetch_parts(self, peer: Peer, names: list[bytes], size_max: int) -> None:
+        core = self._core
+        for name in names:
+            wanted = Pending(
+                Purpose.UPDATE, peer.addresses[0], peer.device, core.rounds.number, name
+            )
+            core.emit(*core.pulls.object(wanted, size_max))
+
     def update(self, pending: Pending, data: bytes) -> None:
         """An update object came in by digest. Raises PeerError, charged to its signer."""
         core = self._core
         peer = core.book.peers.get(pending.device or b"")
         if peer is None or peer.head is None or peer.head.update is None:
             return
-        if peer.head.update.digest != pending.digest:
-            # A newer head came in between, by a poll that takes no updates.
-            if self._is_current(pending):
-                self.head(pending, peer, None, None)
-            return
+        name = peer.head.update.digest
+        if pending.digest is not None and pending.digest != name:
+            known = self._assembly.awaits(peer.device, name)
+            whole = self._assembly.part(peer.device, pending.digest, data)
+            if whole is None and known:
+                return  # the other parts are on their way
+            if whole is None or not known:
+                # A newer head came in between, by a poll that takes no updates.
+                if self._is_current(pending):
+                    self.head(pending, peer, None, None)
+                return
+            data = whole
         if not self._take(peer, data):
             self._nothing_new(pending, peer)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gossipfl.chains import Chains
+from gossipfl.codecs import Publication
 from gossipfl.config import NodeSettings
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import CutOff, Effect, Notice, Topic
@@ -60,6 +61,8 @@ class Job:
     base_round: int = 0
     pub: Vector | None = None  # our published model, as everyone decodes it
     pub_digest: bytes | None = None
+    sent: Publication | None = None  # what a partial codec builds the next update on
+    unsent: Vector | None = None  # what training changed and no update has carried yet
     accuracy: float | None = None
     loss: float | None = None
     failed: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gossipfl.aggregation.guard import require_mergeable
-from gossipfl.codecs import decode_update, encode_update
+from gossipfl.codecs import publish
 from gossipfl.core import Core
 from gossipfl.errors import PeerError
 from gossipfl.events import (
@@ -88,6 +88,7 @@ class Cycle:
         jitter = core.entropy.uniform(-1.0, 1.0)
         core.refused.clear()
         if core.restraint.why:
+            job.unsent = None  # the base moves on without it
             core.rounds.begin(Step.LISTEN, core.now, jitter)
             core.collector.collect(core.collector.eligible(), Purpose.COLLECT)
             return
@@ -96,7 +97,8 @@ class Cycle:
         if job.base is None or job.policy is None:
             return
         seed = core.entropy.getrandbits(63)
-        core.emit(StartTraining(core.rounds.job, job.base, job.policy.training, seed))
+        start = job.base if job.unsent is None else job.base + job.unsent
+        core.emit(StartTraining(core.rounds.job, start, job.policy.training, seed))
 
     # --- train and publish -----------------------------------------------------------------
 
@@ -114,12 +116,25 @@ class Cycle:
         except PeerError as error:
             self.end(f"own training is not fit to publish: {error.detail}")
             return
-        data = encode_update(lineage, policy.codec, event.parameters)
+        job.sent = publish(
+            lineage,
+            policy.codec,
+            event.parameters,
+            seed=self._noise_seed(),
+            before=job.sent,
+            first=core.device[0],
+        )
+        if job.base is not None:
+            job.unsent = job.sent.unsent(event.parameters - job.base)
         # What everyone decodes is what we use: the codec's error is part of the model.
-        job.pub = decode_update(data, lineage, policy.codec, layout.count)
-        job.pub_digest = digest(data)
-        ref = UpdateRef(job.pub_digest, len(data), policy.codec, core.rounds.number)
-        core.publisher.publish(ref, data)
+        job.pub, job.pub_digest = job.sent.vector, digest(job.sent.data)
+        ref = UpdateRef(job.pub_digest, len(job.sent.data), policy.codec, core.rounds.number)
+        core.publisher.publish(ref, job.sent.data, job.sent.beside)
+
+    def _noise_seed(self) -> int:
+        """For the codec's rounding: another one for each update of each device."""
+        core = self._core
+        return int.from_bytes(digest(core.device + core.rounds.number.to_bytes(8, "big"))[:8])
 
     def training_failed(self, event: TrainingFailed) -> None:
         if event.job != self._core.rounds.job or self._core.rounds.phase is not Phase.TRAINING:

@@ -23,6 +23,7 @@ class Keeper:
         self.links: list[tuple[str, int, bytes]] = []
         self.prune: list[tuple[str, int]] = []
         self.retention = Retention()
+        self.parts = 1  # objects that one of our updates is made of
         self._updates: list[bytes] = []
         self._lists: dict[str, bytes] = {}
         self._markers: dict[str, bytes] = {}
@@ -76,7 +77,7 @@ class Keeper:
         if update in self._updates:
             return
         self._updates.append(update)
-        while len(self._updates) > self._core.limits.updates_kept:
+        while len(self._updates) > self._core.limits.updates_kept + self.parts - 1:
             self.retire.append(self._updates.pop(0))
 
     def put_back(

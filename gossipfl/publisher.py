@@ -7,9 +7,11 @@ doubtful commit the node re-reads what is durable before it signs anything again
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gossipfl.chains import SeenHead
+from gossipfl.codecs import parse
 from gossipfl.core import Core
 from gossipfl.documents import dump
 from gossipfl.events import Batch, Commit, Reload, Snapshot, Topic
@@ -82,8 +84,13 @@ class Publisher:
         due = self._core.now + self._core.pace.head_interval_s
         self._head_at = min(self._head_at, due)
 
-    def publish(self, ref: UpdateRef, data: bytes) -> None:
-        """A new own update: goes out with the next head, at once."""
+    def publish(self, ref: UpdateRef, data: bytes, beside: Sequence[bytes] = ()) -> None:
+        """A new own update: goes out with the next head, at once. `beside` are new parts of it."""
+        self.keeper.parts = parse(ref.codec).parts
+        for part in beside:
+            self.keeper.published(self.keeper.store(part))
+        if self.keeper.parts > 1:  # later updates name it, even if no head of its own comes out
+            self.keeper.published(ref.digest)
         self._update = (ref, data)
         self._new_update = True
         self.keeper.objects[ref.digest] = data

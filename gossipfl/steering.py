@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gossipfl.codecs import CODECS
+from gossipfl.codecs import problem
 from gossipfl.core import Core, Job
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import JobFailed, JobReady, LoadJob, Topic
@@ -71,16 +71,16 @@ class Steering:
             self._open(Job())
             return
         policy, job = found.policy, core.job
-        old, known = job.policy, policy.codec in CODECS
+        old, unusable = job.policy, problem(policy.codec)
         same = old is not None and (old.bundle, old.run) == (policy.bundle, policy.run)
-        if same and known and not job.failed:
+        if same and not unusable and not job.failed:
             job.policy = policy
             if core.rounds.next_at == float("inf") and job.lineage is not None:
                 core.rounds.next_at = core.now  # its stop condition may have been lifted
             return
         self._open(Job(policy=policy))
-        if not known:
-            core.job.failed = f"codec {policy.codec[:20]!r} is not known here"
+        if unusable:
+            core.job.failed = unusable
             core.notice(Topic.POLICY, f"waiting for another policy: {core.job.failed}", None, True)
         self.load()
 
