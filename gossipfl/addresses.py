@@ -99,6 +99,8 @@ class Addresses:
         core = self._core
         for item in unpack_list(data, core.limits.devices * core.limits.head_bytes):
             envelope = open_envelope(item, "record", core.limits.head_bytes)
+            if core.is_barred(device_of(envelope.key_id)):
+                continue
             check_signature(envelope)
             self.take_record(decode(envelope.payload, Record, core.limits.head_bytes), item)
 

@@ -1,0 +1,232 @@
+"""A restart on the same disk: the node knows what it knew, and goes on where it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import Device, Puppet, Table
+
+from gossipfl.errors import LocalError
+from gossipfl.events import (
+    Commit,
+    FetchHead,
+    FetchObject,
+    HeadReceived,
+    ObjectReceived,
+    OwnAddresses,
+    RevocationReceived,
+    Start,
+    StartTraining,
+    Stop,
+)
+from gossipfl.messages import Head
+from gossipfl.objects import digest
+from gossipfl.wire import decode, open_envelope
+
+
+def fleet(count: int = 3, **policy: Any) -> Table:
+    table = Table(n=count, **policy)
+    for _ in range(count):
+        table.device()
+    table.introduce()
+    table.employ()
+    return table
+
+
+def served(device: Device) -> Head | None:
+    answer = device.serve(FetchHead(0, device.address, None, None, 0.0, 0))
+    if not isinstance(answer, HeadReceived) or answer.head is None:
+        return None
+    return decode(open_envelope(answer.head, "head", 4096).payload, Head)
+
+
+def named(head: Head) -> list[bytes]:
+    rows = [head.policy, head.revocations, head.evidence, head.peers, head.member]
+    rows += [head.receipts.digest] if head.receipts else []
+    rows += [head.update.digest] if head.update else []
+    return [name for name in rows if name is not None]
+
+
+def full_scene() -> tuple[Table, Device, Puppet, bytes]:
+    """A device with a base, a policy, a revoked and a condemned peer, and address records."""
+    table = fleet(4)
+    me = table.devices[0]
+    liar = table.puppet()
+    liar.publish()
+    table.introduce(liar)
+    for device in table.devices:
+        table.send(device, OwnAddresses((device.address,)))
+    table.until(lambda: all(d.node.base_round >= 2 for d in table.devices), 300.0)
+    for word in ("one", "two"):
+        liar.current = liar.sign(liar.compose(capability=word))
+        table.advance(7.0)
+    revoked = table.devices[3]
+    table.send(me, RevocationReceived(table.fleet.revoke(revoked.id, "lost")))
+    table.until(lambda: me.node.view().evidence, 60.0)
+    table.advance(20.0)
+    return table, me, liar, revoked.keys.tls_key
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_what_a_node_knew_it_knows_after_a_restart(clean: bool) -> None:
+    table, me, liar, revoked_tls = full_scene()
+    before = me.node.view()
+    if clean:
+        table.send(me, Stop())
+    table.hold = lambda d, e: True  # it has met nobody yet
+    table.restart(me)
+    view = me.node.view()
+    assert view.seq == before.seq
+    assert view.policy == before.policy
+    assert view.revoked == before.revoked
+    assert view.evidence == before.evidence == 1
+    assert (view.base_round, view.base) == (before.base_round, before.base)
+    assert view.fleet_time >= before.fleet_time - 60
+    assert "lost" in (me.node.refused(revoked_tls) or "")
+    assert me.node.refused(liar.keys.tls_key) is not None
+    assert view.candidates == 2, "addresses of peers, from their records"
+    for device in table.devices[1:3]:
+        assert me.node.device_of_tls(device.keys.tls_key) == device.id
+
+
+def test_it_goes_on_with_the_next_number_and_its_base() -> None:
+    table, me, _, _ = full_scene()
+    seq, base = me.node.view().seq, me.node.base
+    assert base is not None
+    trained = len(me.sent(StartTraining))
+    last = me.store.load().head
+    assert last is not None
+    table.restart(me)
+    table.introduce()
+    table.until(lambda: me.node.view().seq > seq, 30.0)
+    heads = [e.batch.head for e in me.sent(Commit) if e.batch.seq == seq + 1]
+    assert len(heads) == 1
+    assert heads[0] is not None
+    follower = decode(open_envelope(heads[0], "head", 4096).payload, Head)
+    assert follower.prev == digest(last)
+    table.until(lambda: len(me.sent(StartTraining)) > trained, 60.0)
+    assert np.array_equal(me.sent(StartTraining)[trained].base, base)
+    others = table.devices[1:3]
+    table.until(lambda: all((p := d.peer(me)) and p.seq > seq for d in others), 60.0)
+    for device in others:
+        view = device.peer(me)
+        assert view is not None
+        assert (view.state, view.faults) == ("live", {})
+
+
+def test_a_restart_without_peers_loses_none_of_the_addresses() -> None:
+    """No mDNS, no static peers: address records from before bring it back into the fleet."""
+    table, me, _, _ = full_scene()
+    table.restart(me)
+    table.until(lambda: me.node.view().waiting_for == "", 60.0)
+
+
+def test_everything_that_the_served_head_names_is_served() -> None:
+    """Also when it was alone for a while, and saved, before it met anybody."""
+    table, me, _, _ = full_scene()
+    for pause in (0.0, 60.0):
+        table.restart(me)
+        table.advance(pause)
+        table.introduce()
+        table.until(lambda: served(me) is not None, 60.0)
+        for _ in range(20):
+            table.advance(1.0)
+            head = served(me)
+            assert head is not None
+            for name in named(head):
+                answer = me.serve(FetchObject(0, me.address, name, 1 << 20))
+                assert isinstance(answer, ObjectReceived), name
+                assert digest(answer.data) == name
+
+
+def test_ten_restarts_in_a_row_change_nothing() -> None:
+    table, me, _, _ = full_scene()
+    before = me.node.view()
+    table.hold = lambda d, e: d is me
+    for _ in range(10):
+        table.restart(me)
+        table.advance(15.0)
+    view = me.node.view()
+    assert (view.seq, view.base, view.revoked) == (before.seq, before.base, before.revoked)
+    assert len(me.store._objects) < 200
+
+
+def test_the_whole_fleet_restarts_at_once() -> None:
+    """A power cut: everybody asks everybody, and training goes on from where it was."""
+    table = fleet(3)
+    table.until(lambda: all(d.node.base_round >= 3 for d in table.devices), 300.0)
+    table.advance(11.0)
+    before = [d.node.view() for d in table.devices]
+    for device in table.devices:
+        table.restart(device)
+    table.introduce()
+    rounds = [v.base_round for v in before]
+    table.until(
+        lambda: all(d.node.base_round >= r + 2 for d, r in zip(table.devices, rounds, strict=True)),
+        400.0,
+    )
+    for device, view in zip(table.devices, before, strict=True):
+        assert device.node.view().seq > view.seq
+        for other in table.devices:
+            assert device.faults(other) == {}
+            known = device.peer(other)
+            assert known is None or known.state == "live"
+
+
+def test_another_devices_disk_is_refused() -> None:
+    """A copied state folder with another key: never signed on."""
+    table = fleet(2)
+    table.until(lambda: all(d.node.view().seq >= 2 for d in table.devices), 60.0)
+    one, two = table.devices
+    node = table._node(two.keys, 1)
+    with pytest.raises(LocalError, match="another key"):
+        node.handle(Start(one.store.load(), table.wall), 0.0)
+
+
+def test_a_base_of_another_run_is_not_taken_up() -> None:
+    table = fleet(2)
+    me = table.devices[0]
+    table.until(lambda: me.node.base_round >= 2, 200.0)
+    table.advance(15.0)
+    table.send(me, Stop())
+    store = me.store
+    table.policy = table.fleet.policy(
+        table.job, n=2, rule="mean", version=2, run=1, prev=digest(table.policy)
+    )
+    table.restart(me, store)
+    table.employ(me)
+    assert me.node.lineage == table.job.lineage(1)
+    assert me.node.base is None
+
+
+def test_a_start_with_a_wall_clock_in_1970_keeps_fleet_time() -> None:
+    table, me, _, _ = full_scene()
+    before = me.node.view().fleet_time
+    table.send(me, Stop())
+    table.wall_offset = -table.wall
+    table.restart(me)
+    assert me.node.view().fleet_time >= before - 30
+    table.introduce()
+    table.advance(30.0)
+    assert me.node.view().waiting_for == ""
+    for device in table.devices[1:3]:
+        assert me.faults(device) == {}
+
+
+def test_peers_keep_what_a_restarted_device_needs() -> None:
+    """Source of the truth after a restore: the newest head of each member, over restarts too."""
+    table = fleet(3)
+    me, x, y = table.devices
+    table.until(lambda: all(d.node.base_round >= 1 for d in table.devices), 200.0)
+    table.advance(15.0)
+    seq = me.node.view().seq
+    me.down = True
+    for device in (x, y):
+        table.restart(device)
+    for device in (x, y):
+        answer = device.serve(FetchHead(0, device.address, me.id, None, 0.0, 0))
+        assert isinstance(answer, HeadReceived)
+        assert answer.head is not None
+        assert decode(open_envelope(answer.head, "head", 4096).payload, Head).seq == seq
