@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gossipfl.codecs import encode_update
 from gossipfl.config import Limits
 from gossipfl.events import (
     Batch,
@@ -23,6 +22,7 @@ from gossipfl.events import (
     FetchObject,
     HeadReceived,
     Notice,
+    ObjectReceived,
     StartMerge,
     Topic,
 )
@@ -32,6 +32,7 @@ from gossipfl.objects import digest
 from gossipfl.shelf import Served
 from gossipfl.wire import check_signature, decode, open_envelope
 from sim.device import SimDevice
+from sim.rows import Rows
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -99,13 +100,17 @@ class MergesVerified(Checker):
 
     def __init__(self) -> None:
         self._heads = Heads()
+        self._rows = Rows()
         self._named: dict[tuple[int, bytes], dict[bytes, Head]] = {}
         self.merges = 0
         self.rows = 0
 
     def on_event(self, device: SimDevice, event: Event) -> None:
+        if isinstance(event, ObjectReceived):
+            self._rows.saw(event.data)
         if not isinstance(event, HeadReceived) or event.head is None:
             return
+        self._rows.saw(event.update)
         head = self._heads.get(event.head, device.fleet.members)
         if head is not None and head.update is not None and head.fleet == device.fleet.id:
             named = self._named.setdefault((device.index, head.update.digest), {})
@@ -122,8 +127,7 @@ class MergesVerified(Checker):
         self.merges += 1
         self.rows += len(effect.received)
         for row in effect.received:
-            for lineage in lineages:
-                name = digest(encode_update(lineage, "f32", row))
+            for lineage, name in self._rows.names(row, lineages):
                 named = self._named.get((device.index, name), {})
                 if any(head.lineage == lineage for head in named.values()):
                     break

@@ -24,8 +24,8 @@ VALUE_MAX = 1e38
 """Largest value that bf16 and int8 take: below it neither rounding nor decoding overflows."""
 SCALE_MIN = float(np.finfo(np.float32).tiny)
 """A block whose scale would be smaller is written as zeros: its inverse must stay finite."""
-LEVELS = 127 * (1 + 2**-20)
-"""A hair above 127, so that the largest value of a block never rounds to 128."""
+LEVELS = 127 * (1 - 2**-20)
+"""A hair below 127, so that the largest value of a block never rounds to 128."""
 CHUNK = 128 * BLOCK
 """Values encoded at a time: a chunk and its noise stay in the second-level cache."""
 
