@@ -15,6 +15,7 @@ BENCHES = {
     "fleet": "eight agents on one machine, 20 rounds back to back: time, memory, bytes",
     "idle": "four agents that rest: memory, processor share and bytes over a minute",
     "mnist": "ten simulated devices, the convolutional bundle, 5,000 real digits, Dirichlet 1",
+    "codecs": "ms and bytes of each codec; --learn: accuracy against bytes, ten simulated devices",
     "cli": "what `gossipfl --help` and `gossipfl status` cost",
 }
 
