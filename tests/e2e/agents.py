@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,14 @@ def until(what: str, holds: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Below the range from which the kernel takes ports for outgoing connections (32768 on)."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
 
 
 def examples(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +106,9 @@ class Device:
         try:
             found: dict[str, Any] = until(what, look)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from None
+            told = {k: v for k, v in self.status().items() if k not in ("traffic", "policy")}
+            text = f"{error}\n{told}\n{self.log.read_text()[-3000:]}"
+            raise AssertionError(text) from None
         return found
 
     def cli(self, verb: str, *more: str) -> tuple[int, str, str]:

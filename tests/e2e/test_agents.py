@@ -129,14 +129,14 @@ def test_restored_from_an_old_copy_it_is_not_accused(make: Make) -> None:
     shutil.copytree(victim.folder, copy)
     old = durable_head(victim)
     victim.start()
-    victim.wait("more heads than the copy has", lambda s: s["seq"] >= old.seq + 6)
-    victim.end(signal.SIGKILL)
-    newest = durable_head(victim)
+    newer = victim.wait("more heads than the copy has", lambda s: s["seq"] >= old.seq + 6)
     for device in others:
         until(
-            "peers to hold a newer head than the copy",
-            lambda d=device: any(p["seq"] > old.seq for p in d.status()["peers"]),
+            "peers to hold newer heads than the copy",
+            lambda d=device: is_followed(d, newer["device"], old.seq + 5),
         )
+    victim.end(signal.SIGKILL)
+    newest = durable_head(victim)
 
     shutil.rmtree(victim.folder)
     copy.rename(victim.folder)
