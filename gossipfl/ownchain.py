@@ -74,6 +74,7 @@ class OwnChain:
         self.seq = 0
         self.skip = 0  # numbers that the next head leaves out (after a restore)
         self.digest: bytes | None = None
+        self.issued = 0  # fleet time of the head that was taken over, not of those signed since
         self.refs: Refs | None = None  # of the durable head
         self.receipts: ChainRef | None = None  # newest composed, durable with the next head
         self.heads_log = ChapterLog("head")
@@ -123,7 +124,7 @@ class OwnChain:
         if opened.key_id != self._signer.key_id:
             raise LocalError("the stored head is signed by another key than this device's")
         head = decode(opened.payload, Head, self._limits.head_bytes)
-        self.seq, self.digest = head.seq, digest(envelope)
+        self.seq, self.digest, self.issued = head.seq, digest(envelope), head.issued
         self.receipts = head.receipts
         self.refs = Refs(**{name: getattr(head, name) for name in Refs.__slots__})
         return head

@@ -15,8 +15,9 @@ from gossipfl.pulls import Pending, Purpose
 
 RECONCILE_PEERS = 3  # protocol k
 RESTORE_SKIP = 2**20
-"""Numbers left out after a restore. The peers that answered may not have seen our newest head, so
-the next one takes a number that we cannot have signed: a year of heads at one in 30 s."""
+"""Numbers left out after a restore, and up to as many again by chance: two restores of one copy
+must not meet. The peers that answered may not have seen our newest head, so the next one takes a
+number that we cannot have signed: a year of heads at one in 30 s."""
 
 
 class Restorer:
@@ -31,11 +32,11 @@ class Restorer:
         """Ask k peers for our own newest head before we sign anything."""
         core = self._core
         live = list(core.book.live(core.now))
+        self._since = min(self._since, core.now)
         # Who was expelled meanwhile answers no more: its request was cancelled.
         self._asked = {d: said for d, said in self._asked.items() if said or d in core.book.peers}
-        needed = min(RECONCILE_PEERS, len(live))
+        needed = self._needed(len(live))
         answered = sum(self._asked.values())
-        self._since = min(self._since, core.now)
         enough = needed > 0 and answered >= needed and answered == len(self._asked)
         if enough and self._can_tell() and not core.publisher.is_busy:
             self._reconciled()
@@ -52,6 +53,35 @@ class Restorer:
                     return  # too many requests are out: at the next deadline
                 self._asked[peer.device] = False
                 core.emit(*effects)
+
+    def _needed(self, live: int) -> int:
+        """Answers wanted: k, or all others of a small fleet; after a while those that are live.
+
+        Right after a start only one peer may be found yet, and that one may know the least.
+        """
+        core = self._core
+        patience = core.pace.round_deadline_s if core.own.seq else core.pace.join_wait_s
+        late = core.now - self._since > patience
+        return min(RECONCILE_PEERS, live) if late else self._needed_at_first(live)
+
+    def _needed_at_first(self, live: int) -> int:
+        policy = self._core.job.policy
+        if policy is None:
+            return min(RECONCILE_PEERS, live) if self._core.own.seq == 0 else RECONCILE_PEERS
+        return min(RECONCILE_PEERS, policy.n - 1)
+
+    def _is_doubtful(self) -> bool:
+        """May we have signed more than disk and peers say? Numbers are plenty: then leave some out.
+
+        Too few answers, nobody who held a head of ours, or a disk that is older than a restart
+        takes: an old copy, or a device that was off for long.
+        """
+        core = self._core
+        few = sum(self._asked.values()) < self._needed_at_first(RECONCILE_PEERS)
+        old = core.time() - core.own.issued > max(
+            2 * core.pace.round_interval_s, core.pace.round_deadline_s
+        )
+        return few or old or not self._holders
 
     def _can_tell(self) -> bool:
         """Do the answers say what our newest head was?
@@ -100,7 +130,7 @@ class Restorer:
             else:
                 had = core.own.seq
                 core.publisher.adopt(newest)
-                core.own.skip = RESTORE_SKIP
+                core.own.skip = self._skip()
                 core.notice(
                     Topic.RESTORE,
                     f"peers hold our head {newest.head.seq}, the disk had {had}: adopted",
@@ -109,11 +139,14 @@ class Restorer:
                 )
         else:
             core.publisher.serve_restored()
-            if core.own.seq and not self._holders:
-                core.own.skip = RESTORE_SKIP
+            if core.own.seq and self._is_doubtful():
+                core.own.skip = self._skip()
         core.restraint.reconciled = True
         core.rounds.next_at = core.now
         core.publisher.want_head()
+
+    def _skip(self) -> int:
+        return RESTORE_SKIP + self._core.entropy.randrange(RESTORE_SKIP)
 
     def fetch_failed(self, pending: Pending, event: FetchFailed) -> None:
         if pending.purpose is Purpose.RECONCILE and pending.device is not None:

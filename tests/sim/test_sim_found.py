@@ -10,7 +10,9 @@ from gossipfl.events import Address, Source
 from gossipfl.membership import FleetClock
 from gossipfl.peers import BREAKER_FAILURES, PeerBook
 from gossipfl.reputation import Reputation
+from gossipfl.restorer import RESTORE_SKIP
 from sim.fleet import EPOCH
+from sim.scenarios import durable_seq
 from sim.scene import Scene, Setup
 from sim.soak import soak
 
@@ -95,7 +97,32 @@ def test_a_wrong_wall_clock_stalls_nobody(off_s: float) -> None:
         (21, "restored, a device signed an old number again: who answered had forgotten it"),
         (35, "a reboot with a clock ten years ahead: nobody was ever believed again"),
         (39, "the peer asked for our own head was condemned meanwhile: we waited for ever"),
+        (2_031, "the fleet's median lay below the own floor: a wrong clock was kept"),
+        (10_233, "the first peer found decided alone, and it knew less than the disk"),
+        (10_436, "restored twice from one copy, a device took the same number twice"),
     ],
 )
 def test_soak_seeds_that_failed_once(seed: int, what: str) -> None:
     assert soak(1, seed).failures == [], what
+
+
+def test_a_large_fleet_samples_for_the_peers_that_are_live() -> None:
+    """s came from the policy's n, f from the live: while some were missing, no pull was enough."""
+    scene = Scene(1, Setup(devices=60, attackers=12)).start()
+    scene.run_rounds(2, limit_s=60.0)
+    assert scene.tally.completed == 1.0
+
+
+def test_a_quick_restart_leaves_no_number_out_and_a_long_sleep_does() -> None:
+    scene = Scene(5, Setup(devices=5)).start()
+    scene.run_rounds(2, limit_s=30.0)
+    device = scene.devices[0]
+    before = durable_seq(device)
+    scene.world.crash(device, 1.0)
+    scene.world.run_for(8.0)
+    after = durable_seq(device)
+    assert before < after < before + 10
+    scene.world.crash(device, 60.0)
+    scene.world.run_for(70.0)
+    assert durable_seq(device) > after + RESTORE_SKIP
+    scene.world.finish()
