@@ -10,7 +10,7 @@ import pytest
 from harness import Device, Puppet, Table
 
 from gossipfl.aggregation import Merge, merge_step
-from gossipfl.codecs import decode_update
+from gossipfl.codecs import decode_update, named_parts
 from gossipfl.config import Limits
 from gossipfl.events import (
     FetchHead,
@@ -35,8 +35,9 @@ Fetch = Callable[[bytes], bytes | None]
 class Auditor:
     """Fetches heads and objects as any peer can, and recomputes merges from them alone."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, codec: str = "f32") -> None:
         self._table = table
+        self.codec = codec
         self.bases: dict[bytes, Vector] = {}  # models recomputed or known from the bundle
         initial = np.zeros(table.count, np.float32)
         self.bases[digest(to_bytes(initial))] = initial
@@ -90,7 +91,12 @@ class Auditor:
     def _update(self, receipt: Receipt, name: bytes) -> Vector:
         data = self.object(name)
         assert data is not None, "an update that a fresh receipt names is still served"
-        return decode_update(data, receipt.lineage, "f32", self._table.count)
+        parts = {}
+        for part in named_parts(data, receipt.lineage, self.codec, self._table.count):
+            found = self.object(part)
+            assert found is not None, "so is what the update names"
+            parts[part] = found
+        return decode_update(data, receipt.lineage, self.codec, self._table.count, parts)
 
     def check(self, receipt: Receipt) -> None:
         merged = self.recompute(receipt)
@@ -106,18 +112,18 @@ class Auditor:
             assert head.update.digest == entry.update
 
 
-def fleet(count: int = 4, **policy: Any) -> Table:
-    table = Table(n=count, **{"count": 6, **policy})
-    for _ in range(count):
+def fleet(devices: int = 4, **policy: Any) -> Table:
+    table = Table(n=devices, **{"count": 6, **policy})
+    for _ in range(devices):
         table.device()
     table.introduce()
     table.employ()
     return table
 
 
-def each_merge(table: Table, device: Device, rounds: int) -> None:
+def each_merge(table: Table, device: Device, rounds: int, codec: str = "f32") -> None:
     """Audit the newest receipt after each of so many merges."""
-    auditor = Auditor(table)
+    auditor = Auditor(table, codec)
     for _ in range(rounds):
         before = device.node.view().merges
         table.until(lambda: device.node.view().merges > before, 120.0)  # noqa: B023
@@ -137,6 +143,22 @@ def test_anyone_can_recompute_a_merge_from_its_receipt(rule: str, attackers: int
     base = table.devices[0].node.base
     assert base is not None
     assert digest(to_bytes(base)) == Auditor(table).newest(table.devices[0]).base
+
+
+@pytest.mark.parametrize(
+    "codec",
+    ["bf16", "int8", "f32+zlib", "int8+zlib", "partial:0.5+f32", "partial:0.1+int8+zlib"],
+)
+def test_with_every_codec_anyone_can_recompute_a_merge(codec: str) -> None:
+    """Over more rounds than updates are kept, and over a restart of a publisher."""
+    table = fleet(codec=codec, count=1_100)
+    each_merge(table, table.devices[0], 6, codec)
+    table.restart(table.devices[1])
+    table.introduce()
+    each_merge(table, table.devices[0], 6, codec)
+    for device in table.devices:
+        for other in table.devices:
+            assert device.faults(other) == {}
 
 
 def test_a_joiners_first_merge_has_no_own_model() -> None:
