@@ -1,0 +1,207 @@
+"""The two heavy steps and the store's fake: foreign code and disks that fail end no node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import Table, Toy
+
+from gossipfl.errors import StoreError
+from gossipfl.events import (
+    Batch,
+    MergeFailed,
+    MergeFinished,
+    StartMerge,
+    StartTraining,
+    TrainingFailed,
+    TrainingFinished,
+)
+from gossipfl.interfaces import Evaluation
+from gossipfl.memory import Crash, MemoryStore, StoreFault
+from gossipfl.messages import Training
+from gossipfl.parameters import Vector
+from gossipfl.work import CATASTROPHE_NATS, local_step, merge
+
+ONES = np.ones(4, np.float32)
+
+
+class Odd(Toy):
+    """A trainer that does what the test says."""
+
+    def __init__(self, trained: Any = None, losses: dict[float, float] | None = None) -> None:
+        super().__init__(4, 0)
+        self.trained = trained
+        self.losses = losses or {}
+
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        if isinstance(self.trained, Exception):
+            raise self.trained
+        return self.trained  # type: ignore[no-any-return]
+
+    def loss(self, parameters: Vector) -> float:
+        return self.losses.get(float(parameters[0]), 0.0)
+
+    def evaluate(self, parameters: Vector) -> Evaluation:
+        return Evaluation(self.loss(parameters), float(parameters[0]), 10)
+
+
+def train(trained: Any) -> TrainingFinished | TrainingFailed:
+    return local_step(StartTraining(7, ONES, Training(), 1), Odd(trained))
+
+
+def merged(
+    trainer: Toy, received: list[float], previous: float | None = None, rule: str = "mean"
+) -> MergeFinished | MergeFailed:
+    rows = tuple(np.full(4, value, np.float32) for value in received)
+    before = None if previous is None else np.full(4, previous, np.float32)
+    return merge(StartMerge(9, rule, ONES, rows, 0, before), trainer)
+
+
+def test_training_answers_with_its_job() -> None:
+    answer = train(2 * ONES)
+    assert isinstance(answer, TrainingFinished)
+    assert answer.job == 7
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [
+        (np.array([1, np.nan, 1, 1], np.float32), "not finite: training diverged"),
+        (np.array([1, np.inf, 1, 1], np.float32), "not finite: training diverged"),
+        (ValueError("bad batch"), "ValueError: bad batch"),
+        (MemoryError("no room"), "MemoryError: no room"),
+        (None, "TypeError"),
+    ],
+)
+def test_whatever_a_trainer_does_is_an_answer(trained: Any, said: str) -> None:
+    answer = train(trained)
+    assert isinstance(answer, TrainingFailed)
+    assert answer.job == 7
+    assert said in answer.reason
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [np.ones(3, np.float32), np.ones((2, 2), np.float32), np.ones(4, np.float64), np.ones(4, int)],
+    ids=["too short", "a matrix", "float64", "integers"],
+)
+def test_a_model_of_another_form_is_not_published(trained: Any) -> None:
+    table = Table(n=2)
+    me, x = table.device(), table.puppet()
+    x.publish_update(table.lineage, ONES)
+    table.introduce()
+    me.trainer.train = lambda base, training, seed: trained  # type: ignore[method-assign]
+    table.employ()
+    table.advance(60.0)
+    said = ("not fit to publish", "training failed")
+    assert [n for n in me.notices if any(words in n.text for words in said)]
+    assert not [name for name, data in me.store._objects.items() if data[:4] == b"GFU1"]
+
+
+def test_a_merge_says_how_far_each_one_lay_and_how_it_does_here() -> None:
+    answer = merged(Odd(), [1.0, 4.0])
+    assert isinstance(answer, MergeFinished)
+    assert answer.job == 9
+    assert list(answer.distances) == pytest.approx([0.0, 6.0])
+    assert answer.accuracy == pytest.approx(2.0), "of the merge, (1 + 1 + 4) / 3"
+    assert not answer.kept_old
+
+
+@pytest.mark.parametrize(
+    ("loss", "kept"),
+    [
+        (0.5 + CATASTROPHE_NATS - 0.01, False),  # worse, as merges are under skew
+        (0.5 + CATASTROPHE_NATS + 0.01, True),
+        (float("inf"), True),
+        (float("nan"), True),  # not a number is not "not worse"
+    ],
+)
+def test_the_guard_keeps_the_old_base_from_a_catastrophe(loss: float, kept: bool) -> None:
+    trainer = Odd(losses={2.0: loss, 8.0: 0.5})
+    answer = merged(trainer, [3.0], previous=8.0)
+    assert isinstance(answer, MergeFinished)
+    assert answer.kept_old is kept
+    assert answer.accuracy == pytest.approx(8.0 if kept else 2.0), "of what training starts from"
+    assert float(answer.merge.parameters[0]) == 2.0, "the merge itself stays what anyone recomputes"
+
+
+def test_without_a_previous_base_nothing_is_guarded() -> None:
+    answer = merged(Odd(losses={2.0: 99.0}), [3.0])
+    assert isinstance(answer, MergeFinished)
+    assert not answer.kept_old
+
+
+def test_a_rule_that_cannot_and_a_trainer_that_fails_are_answers() -> None:
+    answer = merged(Odd(), [1.0], rule="krum")
+    assert isinstance(answer, MergeFailed)
+    assert "krum" in answer.reason
+
+    class Broken(Odd):
+        def evaluate(self, parameters: Vector) -> Evaluation:
+            raise RuntimeError("session is gone")
+
+    answer = merged(Broken(), [1.0])
+    assert isinstance(answer, MergeFailed)
+    assert answer.reason == "RuntimeError: session is gone"
+
+
+# --- the store's fake ----------------------------------------------------------------------------
+
+
+def test_a_head_must_follow_the_durable_one() -> None:
+    store = MemoryStore()
+    store.commit(Batch(seq=1, head=b"one"))
+    for seq in (1, 3, 0):
+        with pytest.raises(StoreError, match="does not follow"):
+            store.commit(Batch(seq=seq, head=b"another"))
+    assert store.load().head == b"one"
+    store.commit(Batch(seq=9, head=b"nine", adopt=True))
+    with pytest.raises(StoreError):
+        store.commit(Batch(seq=5, head=b"five", adopt=True))
+    assert store.load().head == b"nine"
+
+
+def test_a_refused_batch_leaves_nothing_behind() -> None:
+    store = MemoryStore()
+    store.commit(Batch(seq=1, head=b"one", objects=((b"a", b"A"),), documents={"d": b"1"}))
+    with pytest.raises(StoreError):
+        store.commit(
+            Batch(seq=3, head=b"3", objects=((b"b", b"B"),), documents={"d": b"2"}, retire=(b"a",))
+        )
+    assert store.get(b"b") is None
+    assert store.get(b"a") == b"A"
+    assert store.load().documents["d"] == b"1"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "written"),
+    [
+        (StoreFault.NOT_DONE, StoreError, False),
+        (StoreFault.DONE_BUT_ERROR, StoreError, True),
+        (StoreFault.CRASH_BEFORE, Crash, False),
+        (StoreFault.CRASH_AFTER, Crash, True),
+    ],
+)
+def test_the_fake_fails_both_ways(
+    fault: StoreFault, error: type[BaseException], written: bool
+) -> None:
+    store = MemoryStore()
+    store.faults = [fault]
+    with pytest.raises(error):
+        store.commit(Batch(seq=1, head=b"one", objects=((b"a", b"A"),)))
+    assert (store.load().head == b"one") is written
+    assert (store.get(b"a") == b"A") is written
+    store.commit(Batch(seq=2 if written else 1, head=b"next"))
+
+
+def test_a_copy_is_on_its_own() -> None:
+    store = MemoryStore()
+    store.commit(Batch(seq=1, head=b"one", links=(("head", 1, b"a"),), objects=((b"a", b"A"),)))
+    copy = store.copy()
+    store.commit(Batch(seq=2, head=b"two", prune=(("head", 2),)))
+    assert copy.load().head == b"one"
+    assert copy.get(b"a") == b"A"
+    assert store.get(b"a") is None, "pruned links take their objects along"
+    copy.commit(Batch(seq=2, head=b"another two"))
