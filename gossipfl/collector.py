@@ -199,12 +199,8 @@ class Collector:
         if missing:
             self._fetch_parts(peer, missing, update_bytes(lineage, ref.codec, count))
             return True
-        try:
-            vector = self._assembly.decode(peer.device, data, lineage, ref.codec, count)
-            require_mergeable(vector, count, core.limits.norm_max)
-        except PeerError:
-            self._assembly.forget(peer.device)
-            raise
+        vector = self._assembly.decode(peer.device, data, lineage, ref.codec, count)
+        require_mergeable(vector, count, core.limits.norm_max)
         core.shelf.put(head.update.digest, data)
         return core.rounds.take(
             Received(

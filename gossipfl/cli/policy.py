@@ -34,6 +34,12 @@ def add_parser(subparsers: Any) -> None:
     )
     issue.add_argument("--prev", type=Path, metavar="FILE", help="the policy that this one follows")
     issue.add_argument("--rule", metavar="NAME", help="default nna")
+    issue.add_argument(
+        "--codec",
+        metavar="NAME",
+        help="how updates are written: f32 (the default), bf16, int8, partial:0.25+int8, each "
+        "with +zlib if bytes are dear",
+    )
     issue.add_argument("--sample", type=int, metavar="N", help="peers per round; default: exact")
     issue.add_argument("--run", type=int, metavar="N", help="a new number starts learning anew")
     issue.add_argument("--term", type=int, metavar="N", help="only an issuer opens a new one")
@@ -79,6 +85,7 @@ def policy_issue(args: Namespace) -> Result:
         n=args.n,
         attackers=args.attackers,
         rule=args.rule,
+        codec=args.codec,
         sample=args.sample,
         run=args.run,
         term=args.term,
@@ -203,6 +210,7 @@ def _text(shown: dict[str, Any]) -> str:
             f"  bundle    {shown['bundle'][:16]} ({shown['bundle_bytes']} bytes)",
             f"  devices   {shown['n']}, of which {shown['attackers']} assumed hostile",
             f"  rule      {shown['rule']}, sample {shown['sample'] or 'by the exact bound'}",
+            f"  codec     {shown['codec']}",
             f"  training  {training['epochs']} epochs, learning rate {training['learning_rate']}, "
             f"momentum {training['momentum']}",
             f"  rounds    {rounds}",

@@ -70,7 +70,3 @@ class Assembly:
         """The full vector of an update of which `offer` misses nothing. Raises PeerError."""
         peer = self._peers.get(device)
         return decode_update(data, lineage, codec, count, peer.held if peer else None)
-
-    def forget(self, device: bytes) -> None:
-        """What this peer sent was refused: its parts are fetched anew, if ever."""
-        self._peers.pop(device, None)

@@ -21,9 +21,14 @@ def squeeze(elements: Elements) -> bytes:
     """The planes, lowest first; the last one deflated if that makes it smaller."""
     planes = elements.view(np.uint8).reshape(len(elements), elements.itemsize)
     last = planes[:, -1].tobytes()
-    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, WINDOW_BITS, MEMORY, zlib.Z_HUFFMAN_ONLY)
-    packed = packer.compress(last) + packer.flush()
+    packed = deflate(last)
     return planes[:, :-1].T.tobytes() + (packed if len(packed) < len(last) else last)
+
+
+def deflate(plane: bytes) -> bytes:
+    """A zlib stream without a search for repeated strings."""
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, WINDOW_BITS, MEMORY, zlib.Z_HUFFMAN_ONLY)
+    return packer.compress(plane) + packer.flush()
 
 
 def expand(data: memoryview, dtype: str, slots: int) -> Elements:

@@ -9,6 +9,8 @@ import msgspec
 from gossipfl.aggregation import RuleError, rule
 from gossipfl.bundle.archive import Bundle
 from gossipfl.bundle.manifest import Optimizer
+from gossipfl.codecs import CodecError
+from gossipfl.codecs import parse as parse_codec
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.fleet.folders import Official
@@ -50,6 +52,7 @@ class Choices:
     n: int
     attackers: int
     rule: str | None = None
+    codec: str | None = None
     sample: int | None = None
     run: int | None = None
     term: int | None = None
@@ -90,6 +93,7 @@ def next_policy(
         issued=now,
         prev=prev.digest if prev else None,
         rule=choices.rule or (before.rule if before else "nna"),
+        codec=choices.codec or (before.codec if before else "f32"),
         sample=choices.sample,
         training=_training(choices, before if same_job else None, job.bundle.manifest.optimizer),
         stop=Stop(choices.rounds),
@@ -192,7 +196,8 @@ def _require_sense(policy: Policy) -> None:
     try:
         msgspec.convert(msgspec.to_builtins(policy, builtin_types=(bytes,)), Policy, strict=True)
         rule(policy.rule)
-    except (msgspec.ValidationError, RuleError) as error:
+        parse_codec(policy.codec)
+    except (msgspec.ValidationError, RuleError, CodecError) as error:
         raise UserError("GF701", str(error)) from error
     if policy.sample is not None and not 1 <= policy.sample < policy.n:
         raise UserError("GF701", f"a sample is 1 to {policy.n - 1} of {policy.n} devices")

@@ -124,18 +124,20 @@ def test_they_learn_what_they_would_have_learnt_whole() -> None:
 def test_what_a_head_names_is_there_and_what_nothing_names_leaves() -> None:
     table = fleet()
     me = table.devices[0]
-    table.until(lambda: len(merges(me)) >= 12, 600.0)
-    update = head_of(me).update
-    assert update is not None
-    data = me.store.get(update.digest)
-    assert data is not None
-    held = {name: me.store.get(name) for name in named_parts(data, table.lineage, CODEC, COUNT)}
-    parts = {name: part for name, part in held.items() if part is not None}
-    assert len(parts) == 3
-    vector = decode_update(data, table.lineage, CODEC, COUNT, parts)
-    assert vector.tobytes() in {e.own.tobytes() for e in merges(me) if e.own is not None}
-    stored = [d for d in me.store._objects.values() if d[:4] == b"GFU1"]
-    assert len(stored) <= table.limits.updates_kept + 3 + 1  # one more is retired with the next
+    merge_more(table, 6)
+    for _ in range(8):
+        table.advance(7.0)  # at different points of a round
+        update = head_of(me).update
+        assert update is not None
+        data = me.store.get(update.digest)
+        assert data is not None
+        held = {name: me.store.get(name) for name in named_parts(data, table.lineage, CODEC, COUNT)}
+        parts = {name: part for name, part in held.items() if part is not None}
+        assert len(parts) == 3
+        vector = decode_update(data, table.lineage, CODEC, COUNT, parts)
+        assert vector.tobytes() in {e.own.tobytes() for e in merges(me) if e.own is not None}
+        stored = [d for d in me.store._objects.values() if d[:4] == b"GFU1"]
+        assert len(stored) <= table.limits.updates_kept + 3 + 1  # one is retired with the next
 
 
 def test_after_a_restart_the_first_update_is_whole() -> None:

@@ -188,7 +188,8 @@ def test_a_policy_is_issued_shown_and_followed(
     assert code == 0
     assert "7, of which 1 assumed hostile" in out
     code, out, _ = gossipfl(
-        *(*call, "--attackers", "2", "--prev", str(first), "-o", str(second), "--json")
+        *(*call, "--attackers", "2", "--prev", str(first), "-o", str(second), "--json"),
+        *("--codec", "partial:0.25+int8"),
     )
     assert code == 0
     assert answer(out)["version"] == 2
@@ -200,6 +201,7 @@ def test_a_policy_is_issued_shown_and_followed(
     code, out, _ = gossipfl("policy", "show", str(second), "--json")
     shown = answer(out)
     assert (shown["attackers"], shown["rule"], shown["signer_role"]) == (2, "nna", "operator")
+    assert shown["codec"] == "partial:0.25+int8"
     assert shown["prev"] == documents.open_policy(first.read_bytes()).digest.hex()
 
 

@@ -96,9 +96,11 @@ def test_the_first_policy_takes_the_bundles_settings(job: Job, operator: Officia
 
 
 def test_what_is_not_said_stays_as_it_was(job: Job, operator: Official) -> None:
-    first = issue(job, operator, replace(CHOICES, rule="median", epochs=3, momentum=0.5, run=4))
+    first = issue(
+        job, operator, replace(CHOICES, rule="median", codec="int8", epochs=3, momentum=0.5, run=4)
+    )
     second = issue(job, operator, Choices(n=9, attackers=2, learning_rate=0.2), first).policy
-    assert (second.rule, second.run, second.n) == ("median", 4, 9)
+    assert (second.rule, second.codec, second.run, second.n) == ("median", "int8", 4, 9)
     assert (second.training.epochs, second.training.momentum) == (3, 0.5)
     assert second.training.learning_rate == 0.2
 
@@ -128,6 +130,8 @@ def test_only_an_issuer_opens_a_term(fleet: FleetFolder, job: Job, operator: Off
     ("choices", "said"),
     [
         (replace(CHOICES, rule="krumm"), "krum"),
+        (replace(CHOICES, codec="int9"), "codec 'int9' is not known here"),
+        (replace(CHOICES, codec="bf16+zstd"), r"end the name in \+zlib"),
         (replace(CHOICES, attackers=4), "majority"),
         (replace(CHOICES, n=0, attackers=0), "n"),
         (replace(CHOICES, attackers=-1), "attackers"),
