@@ -202,6 +202,7 @@ class Collector:
         vector = self._assembly.decode(peer.device, data, lineage, ref.codec, count)
         require_mergeable(vector, count, core.limits.norm_max)
         core.shelf.put(head.update.digest, data)
+        core.halt.pulled(len(data))
         return core.rounds.take(
             Received(
                 peer.device,

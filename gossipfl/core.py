@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gossipfl.addresses import Addresses
     from gossipfl.collector import Collector
     from gossipfl.cycle import Cycle
+    from gossipfl.halt import Halt
     from gossipfl.intake import Intake
     from gossipfl.merger import Merger
     from gossipfl.parcels import Parcels
@@ -86,6 +87,7 @@ class Core:
     addresses: Addresses
     collector: Collector
     cycle: Cycle
+    halt: Halt
     intake: Intake
     merger: Merger
     parcels: Parcels

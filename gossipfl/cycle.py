@@ -24,7 +24,6 @@ class Cycle:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._join_until = math.inf
-        self.finished = False
 
     # --- what to do next -------------------------------------------------------------------
 
@@ -48,10 +47,7 @@ class Cycle:
         if policy is None or job.lineage is None or job.initial is None:
             core.rounds.next_at = math.inf
             return
-        self.finished = policy.stop.rounds is not None and core.rounds.number >= policy.stop.rounds
-        if self.finished:
-            core.rounds.next_at = math.inf
-            core.notice(Topic.ROUND, f"finished: {core.rounds.number} rounds as the policy says")
+        if core.halt.holds():
             return
         if not core.restraint.reconciled:
             core.rounds.next_at = math.inf  # upkeep wakes us once a peer has answered
@@ -130,6 +126,7 @@ class Cycle:
         job.pub, job.pub_digest = job.sent.vector, digest(job.sent.data)
         ref = UpdateRef(job.pub_digest, len(job.sent.data), policy.codec, core.rounds.number)
         core.publisher.publish(ref, job.sent.data, job.sent.beside)
+        core.halt.trained(policy.training.epochs, len(job.sent.data))
 
     def _noise_seed(self) -> int:
         """For the codec's rounding: another one for each update of each device."""
@@ -153,4 +150,5 @@ class Cycle:
     def end(self, why: str) -> None:
         core = self._core
         core.notice(Topic.ROUND, f"round {core.rounds.number}: {why}", warning=True)
+        core.halt.unmerged()
         core.rounds.end()

@@ -43,6 +43,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.steering.bundle or b""
         case "base":
             return _base(core)
+        case "stopping":
+            return core.halt.dump()
         case "history":
             return core.publisher.keeper.retention.dump()
         case "logs":
@@ -79,6 +81,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("records", core.addresses.restore),
         ("bundle", core.steering.restore_bundle),
         ("base", lambda data: core.steering.restore_base(*split_base(data))),
+        ("stopping", core.halt.restore),
         ("logs", core.own.load_logs),
         ("history", core.publisher.keeper.retention.load),
     ]

@@ -12,10 +12,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gossipfl.aggregation import Merge
+from gossipfl.convergence import Convergence
 from gossipfl.durable import Batch as Batch
 from gossipfl.durable import Snapshot as Snapshot
 from gossipfl.errors import Fault
 from gossipfl.messages import Training
+from gossipfl.notices import Notice as Notice
+from gossipfl.notices import Topic as Topic
 from gossipfl.parameters import Layout, Vector
 
 
@@ -112,12 +115,22 @@ class MergeFinished:
     kept_old: bool = False  # the catastrophe guard kept the previous base as the place to train
     accuracy: float | None = None  # of the new base on held-out data; local, never sent
     loss: float | None = None
+    seen: Convergence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MergeFailed:
     job: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Answer to Measure: of local held-out data, never sent. `loss` None: it failed."""
+
+    job: int
+    loss: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +194,11 @@ class ResourcesChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DataChanged:
+    """This device has other local examples than before. Stays here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """A person lifts a soft quarantine."""
 
@@ -205,6 +223,7 @@ Event = (
     | TrainingFailed
     | MergeFinished
     | MergeFailed
+    | Measured
     | Stored
     | StoreFailed
     | Loaded
@@ -214,6 +233,7 @@ Event = (
     | JobReady
     | JobFailed
     | ResourcesChanged
+    | DataChanged
     | Release
     | Stop
 )
@@ -266,6 +286,16 @@ class StartMerge:
     received: tuple[Vector, ...]
     f: int
     previous: Vector | None  # last accepted base, for the guard; None: no guard
+    initial: Vector | None = None  # params0; None: no Convergence is wanted
+    before: Vector | None = None  # the base that this round's training started from
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Evaluate this model on local data: Measured."""
+
+    job: int
+    model: Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,36 +327,13 @@ class CutOff:
     tls_key: bytes
 
 
-class Topic(StrEnum):
-    LIFECYCLE = "lifecycle"
-    MEMBERSHIP = "membership"
-    PEER = "peer"
-    ROUND = "round"
-    MERGE = "merge"
-    POLICY = "policy"
-    REFUSED = "refused"
-    QUARANTINE = "quarantine"
-    EVIDENCE = "evidence"
-    STORE = "store"
-    RESTORE = "restore"
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One line for people: logs, status, the live table. `device` is whom it is about."""
-
-    topic: Topic
-    text: str
-    device: bytes | None = None
-    warning: bool = False
-
-
 Effect = (
     FetchHead
     | FetchObject
     | Cancel
     | StartTraining
     | StartMerge
+    | Measure
     | Commit
     | Reload
     | LoadJob

@@ -225,6 +225,7 @@ class Intake:
             core.restorer.own_head_seen(pending, seen)
             return
         core.clock.hear_issued(head.device, head.issued, core.now)
+        silent_s = self._silent_s(head.device)
         if pending.about is None:
             peer = core.book.bind(pending.address, head.device, core.now)
             if pending.device is not None and pending.device != head.device:
@@ -241,10 +242,19 @@ class Intake:
         if peer.head_digest != seen.digest:
             if _update_digest(peer.head) != _update_digest(head):
                 peer.update_seen_at = core.now
+                if head.update is not None and head.lineage == core.job.lineage:
+                    core.halt.peer_published(head.device, silent_s)
             peer.head, peer.head_digest = head, seen.digest
             core.upkeep.new_head(peer, head, known)
         self._serve(seen, known, update)
         core.collector.head(pending, peer, update, carrier)
+
+    def _silent_s(self, device: bytes) -> float:
+        """For how long its update is known to have been its newest: till the last answer."""
+        peer = self._core.book.peers.get(device)
+        if peer is None or peer.head is None or peer.head.update is None:
+            return 0.0
+        return peer.live_at - peer.update_seen_at
 
     def _serve(self, seen: SeenHead, known: Known, update: bytes | None) -> None:
         """Pass the head on, and an update beside it only if it is the one that the head names."""

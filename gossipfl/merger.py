@@ -73,6 +73,8 @@ class Merger:
                 tuple(entry.vector for entry in gathered),
                 f,
                 job.base if core.settings.guard and not joining else None,
+                None if joining else job.initial,
+                job.base,
             )
         )
         self._rule_used = (rule_name, f)
@@ -109,6 +111,9 @@ class Merger:
                 Topic.MERGE, "the merge would harm the local model: training goes on from the old"
             )
         job.accuracy, job.loss = event.accuracy, event.loss
+        if self._own_name is not None:
+            fresh = sum(entry.is_fresh for entry in self._merging)
+            core.halt.merged(event, is_new=fresh > self._rule_used[1])
         self._score(event)
         self._leave_receipt(event)
         core.rounds.align(self._merging)

@@ -148,7 +148,21 @@ class Training(_Message, frozen=True):
 
 
 class Stop(_Message, frozen=True):
+    """When a device rests: as soon as one of these holds. None: not looked at.
+
+    `rounds`, `epochs` and `bytes` end a run; the others rest until there is something new, and are
+    looked at after five merges at the earliest (`stopping.WINDOW`).
+    """
+
     rounds: Count | None = None
+    epochs: Count | None = None  # budget: passes over the local data
+    bytes: Count | None = None  # budget: of updates published and pulled
+    distance: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None  # target, over the way come
+    slope: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None  # the distance changes less a round
+    patience: Annotated[int, Meta(ge=1, le=10_000)] | None = None  # rounds without a better model
+    new_data: bool = True  # new local data end a rest
+    drift: Annotated[float, Meta(gt=0.0, le=1e3)] | None = None  # nats of local loss that end one
+    drift_checks: Annotated[int, Meta(ge=1, le=100)] = 3  # in a row, one a round interval
 
 
 class Privacy(_Message, frozen=True):

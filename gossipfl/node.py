@@ -20,6 +20,7 @@ from gossipfl.documents import restore
 from gossipfl.errors import PeerError
 from gossipfl.events import (
     BundleGiven,
+    DataChanged,
     DeadlineReached,
     Effect,
     Event,
@@ -28,6 +29,7 @@ from gossipfl.events import (
     JobFailed,
     JobReady,
     Loaded,
+    Measured,
     MergeFailed,
     MergeFinished,
     ObjectReceived,
@@ -46,6 +48,7 @@ from gossipfl.events import (
     TrainingFailed,
     TrainingFinished,
 )
+from gossipfl.halt import Halt
 from gossipfl.identity import short_name
 from gossipfl.intake import Intake
 from gossipfl.merger import Merger
@@ -75,6 +78,7 @@ class Node:
         core.merger = Merger(core)
         core.restorer = Restorer(core)
         core.cycle = Cycle(core)
+        core.halt = Halt(core)
         core.upkeep = Upkeep(core)
         core.intake = Intake(core)
         core.parcels = Parcels(core)
@@ -95,6 +99,7 @@ class Node:
             TrainingFailed: core.cycle.training_failed,
             MergeFinished: core.merger.merged,
             MergeFailed: core.merger.merge_failed,
+            Measured: core.halt.measured,
             Stored: self._on_stored,
             StoreFailed: self._on_store_failed,
             Loaded: self._on_loaded,
@@ -104,6 +109,7 @@ class Node:
             JobReady: core.steering.ready,
             JobFailed: core.steering.failed,
             ResourcesChanged: self._on_resources,
+            DataChanged: lambda _: core.halt.data_changed(),
             Release: self._on_release,
         }
 

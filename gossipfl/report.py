@@ -22,7 +22,7 @@ def report(core: Core) -> View:
         below_quorum=rounds.below_quorum,
         listen_only=core.restraint.why,
         waiting_for=_waiting_for(core),
-        finished=core.cycle.finished,
+        finished=core.halt.cause is not None,
         policy=_policy(job.policy),
         bundle=job.policy.bundle.hex() if job.policy else None,
         base=digest(to_bytes(job.base)).hex() if job.base is not None else None,
@@ -39,6 +39,9 @@ def report(core: Core) -> View:
         evidence=len(core.evidence),
         fleet_time=core.time(),
         requests=core.pulls.size,
+        finished_why=core.halt.why,
+        convergence=core.halt.figures(),
+        stopping=core.halt.progress(),
     )
 
 

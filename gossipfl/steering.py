@@ -75,8 +75,7 @@ class Steering:
         same = old is not None and (old.bundle, old.run) == (policy.bundle, policy.run)
         if same and not unusable and not job.failed:
             job.policy = policy
-            if core.rounds.next_at == float("inf") and job.lineage is not None:
-                core.rounds.next_at = core.now  # its stop condition may have been lifted
+            core.halt.policy_changed()
             return
         self._open(Job(policy=policy))
         if unusable:
@@ -89,6 +88,7 @@ class Steering:
         core = self._core
         old, core.job = core.job.policy, job
         core.rounds.reset()
+        core.halt.reset()
         core.emit(*core.pulls.cancel(frozenset({Purpose.COLLECT, Purpose.JOIN, Purpose.UPDATE})))
         core.rounds.next_at = float("inf")
         if old is not None:
@@ -156,6 +156,7 @@ class Steering:
         job.layout, job.initial = event.layout, event.initial
         job.lineage = Lineage(event.bundle, policy.run, event.layout.digest)
         self._resume(job)
+        core.halt.resume()
         core.rounds.next_at = core.now
         core.publisher.want_head()
         core.notice(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,6 @@ class View:
     evidence: int
     fleet_time: int
     requests: int
+    finished_why: str = ""
+    convergence: dict[str, float | None] = field(default_factory=dict)  # of published models only
+    stopping: dict[str, object] = field(default_factory=dict)  # towards the policy's conditions

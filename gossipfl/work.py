@@ -1,4 +1,4 @@
-"""The two heavy steps, as pure functions from an effect to the event that answers it.
+"""The heavy steps, as pure functions from an effect to the event that answers it.
 
 The asyncio driver runs them in a worker thread, the simulator runs them inline and charges
 virtual seconds.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from gossipfl.aggregation import RuleError, merge_step
+from gossipfl.convergence import convergence
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import (
+    Measure,
+    Measured,
     MergeFailed,
     MergeFinished,
     StartMerge,
@@ -61,7 +64,21 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         kept_old=kept_old,
         accuracy=evaluation.accuracy,
         loss=evaluation.loss,
+        seen=None
+        if effect.initial is None
+        else convergence(
+            merged.parameters, effect.received, effect.own, effect.before, effect.initial
+        ),
     )
+
+
+def measure(effect: Measure, trainer: Trainer) -> Measured:
+    """Local evaluation of a model that is at rest."""
+    try:
+        found = trainer.evaluate(effect.model)
+    except Exception:  # as above: it is asked again later
+        return Measured(effect.job, None, None)
+    return Measured(effect.job, found.loss, found.accuracy)
 
 
 def _distance(a: Vector, b: Vector) -> float:

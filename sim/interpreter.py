@@ -24,6 +24,7 @@ from gossipfl.events import (
     JobReady,
     Loaded,
     LoadJob,
+    Measure,
     Notice,
     Reload,
     StartMerge,
@@ -34,7 +35,7 @@ from gossipfl.events import (
 )
 from gossipfl.memory import Crash
 from gossipfl.objects import digest
-from gossipfl.work import local_step, merge
+from gossipfl.work import local_step, measure, merge
 from sim.checkers import Violation
 from sim.device import NodeLike, SimDevice
 
@@ -143,6 +144,8 @@ class Interpreter:
             case StartMerge():
                 seconds = costs.merge_s_per_model * (len(effect.received) + 1)
                 self._later(device, seconds, merge(effect, device.trainer))
+            case Measure():
+                self._later(device, costs.merge_s_per_model, measure(effect, device.trainer))
             case Commit():
                 device.busy = costs.commit_s > 0.0
                 if device.busy:

@@ -25,10 +25,11 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     (
         *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
         *("work", "aggregation", "codecs", "bundle", "privacy", "audit"),
+        *("convergence", "notices"),
     ),
     (
         *("membership", "pulls", "rounds", "reputation", "peers", "chains"),
-        *("ownchain", "policies", "shelf", "view"),
+        *("ownchain", "policies", "shelf", "view", "stopping"),
     ),
     (
         *("node", "core", "intake", "cycle", "collector", "merger", "publisher", "steering"),
@@ -41,6 +42,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "parcels",
             "retention",
             "addresses",
+            "halt",
         ),
     ),
     ("net", "fleet", "authoring", "bundles", "hub"),

@@ -28,6 +28,7 @@ from gossipfl.events import (
     JobReady,
     Loaded,
     LoadJob,
+    Measure,
     Notice,
     Reload,
     Start,
@@ -40,7 +41,7 @@ from gossipfl.events import (
 )
 from gossipfl.interfaces import Trainer
 from gossipfl.net.ports import Hooks, NodeLike, Ports
-from gossipfl.work import local_step, merge
+from gossipfl.work import local_step, measure, merge
 
 __all__ = ["Driver", "Hooks", "Ports"]
 
@@ -199,7 +200,7 @@ class Driver:
             case Cancel(request):
                 if (fetch := self._fetches.pop(request, None)) is not None:
                     fetch.cancel()
-            case StartTraining() | StartMerge():
+            case StartTraining() | StartMerge() | Measure():
                 self._step(effect)
             case Commit():
                 return await self._commit(effect)
@@ -222,15 +223,18 @@ class Driver:
         self._fetches.pop(effect.request, None)
         await self._inbox.put(answer)
 
-    def _step(self, effect: StartTraining | StartMerge) -> None:
+    def _step(self, effect: StartTraining | StartMerge | Measure) -> None:
         trainer = self._trainer
         if trainer is None:
             raise LocalError(f"{type(effect).__name__} before a job was ready")
-        work: Callable[[], Event] = (
-            partial(local_step, effect, trainer)
-            if isinstance(effect, StartTraining)
-            else partial(merge, effect, trainer)
-        )
+        work: Callable[[], Event]
+        match effect:
+            case StartTraining():
+                work = partial(local_step, effect, trainer)
+            case StartMerge():
+                work = partial(merge, effect, trainer)
+            case Measure():
+                work = partial(measure, effect, trainer)
         self._start(self._answer(work))
 
     async def _answer(self, work: Callable[[], Event]) -> None:

@@ -34,6 +34,7 @@ from gossipfl.events import (
     JobReady,
     Loaded,
     LoadJob,
+    Measure,
     Notice,
     ObjectReceived,
     PeerSeen,
@@ -55,7 +56,7 @@ from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Tensor, Vector
 from gossipfl.view import PeerView
 from gossipfl.wire import encode, seal
-from gossipfl.work import local_step, merge
+from gossipfl.work import local_step, measure, merge
 from sim.fleet import EPOCH, Fleet, Job, Keys
 
 Fetch = FetchHead | FetchObject
@@ -386,6 +387,8 @@ class Table:
                 device.inbox.append(local_step(effect, device.trainer))
             case StartMerge():
                 device.inbox.append(merge(effect, device.trainer))
+            case Measure():
+                device.inbox.append(measure(effect, device.trainer))
             case LoadJob():
                 trainer = device.trainer
                 device.inbox.append(JobReady(effect.bundle, trainer.layout, trainer.initial))
