@@ -11,6 +11,7 @@ from harness import Device, Puppet, Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gossipfl.chains import pack_evidence
 from gossipfl.config import Limits
 from gossipfl.errors import Fault
 from gossipfl.events import (
@@ -29,7 +30,7 @@ from gossipfl.events import (
     Topic,
 )
 from gossipfl.memory import Crash, MemoryStore, StoreFault
-from gossipfl.messages import ChainRef, Head, Merged, Receipt
+from gossipfl.messages import ChainRef, Evidence, EvidenceKind, Head, Merged, Receipt
 from gossipfl.objects import digest, pack_list, unpack_list
 from gossipfl.wire import check_signature, decode, encode, open_envelope, pack, seal, unpack
 from sim.fleet import EPOCH
@@ -470,3 +471,24 @@ def test_limits_reach_the_wire() -> None:
     table.advance(60.0)
     rides = {e.update_bytes for e in me.sent(FetchHead)}
     assert max(rides) == 50
+
+
+def test_proof_against_ourselves_stops_us() -> None:
+    """A peer lists two heads that our key signed: whoever else holds it, we sign no more."""
+    table, me, (x, _) = scene()
+    table.advance(60.0)
+    twin = Puppet(table.fleet, me.keys, x.address)
+    twin.seq, twin.prev = 900, b"t" * 32
+    heads = [twin.sign(twin.compose(capability=word)) for word in ("one", "two")]
+    proof = pack_evidence(Evidence(EvidenceKind.EQUAL_SEQ, heads[0], heads[1], me.keys.member))
+    x.publish(evidence=x.hold(pack_list([proof])))
+    table.until(lambda: me.node.view().listen_only, 60.0)
+    assert "two different heads are signed with this device's key" in me.node.view().listen_only
+    before = me.node.view().seq
+    table.advance(200.0)
+    assert me.node.view().seq == before
+    assert me.faults(x) == {}, "whoever shows it has told the truth"
+    table.restart(me)
+    table.introduce()
+    table.advance(100.0)
+    assert me.node.view().seq == before, "after a restart too"
