@@ -19,8 +19,8 @@ class Convergence:
     """L2 norms.
 
     `distance` is the consensus distance (Kong et al. 2021) as one device sees it: of the pulled
-    updates to their merge, and the median instead of the mean, which no minority of liars can move
-    out of the range of honest ones.
+    models and its own to their merge, and the median instead of the mean, which no minority of
+    liars can move out of the range of honest ones.
     """
 
     distance: float
@@ -43,7 +43,7 @@ def convergence(
 ) -> Convergence:
     """Of a merge float32[d] of the `received` and the own published model. `before`: the base from
     which the own one was trained; `initial`: params0."""
-    squares = squared_distances(merge, received)
+    squares = squared_distances(merge, received if own is None else [own, *received])
     return Convergence(
         distance=math.sqrt(median(squares)) if squares else 0.0,
         travelled=_norm(merge, initial),
