@@ -152,3 +152,5 @@ class Cycle:
         core.notice(Topic.ROUND, f"round {core.rounds.number}: {why}", warning=True)
         core.halt.unmerged()
         core.rounds.end()
+        if core.halt.is_due:
+            core.rounds.next_at = core.now

@@ -35,8 +35,7 @@ class Halt:
 
     def holds(self) -> bool:
         """Is there nothing to do? Then no round starts until something ends the rest."""
-        core = self._core
-        cause = self.state.cause(self._stop, core.rounds.number, local=self._may_look)
+        core, cause = self._core, self._found()
         entered = cause is not None and cause is not self.cause
         self.cause = cause
         if cause is None:
@@ -54,6 +53,14 @@ class Halt:
         pause = core.pace.round_interval_s or core.pace.poll_interval_s
         core.rounds.next_at = core.now + pause if checks else math.inf
         return True
+
+    @property
+    def is_due(self) -> bool:
+        """Will no next round start?"""
+        return self._found() is not None
+
+    def _found(self) -> Cause | None:
+        return self.state.cause(self._stop, self._core.rounds.number, local=self._may_look)
 
     @property
     def _stop(self) -> Stop:

@@ -127,7 +127,7 @@ class Merger:
         )
         self._merging = []
         core.rounds.end()
-        if joined:
+        if joined or core.halt.is_due:
             core.rounds.next_at = core.now
 
     def merge_failed(self, event: MergeFailed) -> None:
