@@ -8,18 +8,25 @@ memory beyond the output is a few MB whatever the model's size.
 
 from __future__ import annotations
 
+from gossipfl.aggregation.anchored import Balance, CenteredClip
 from gossipfl.aggregation.base import Merge, Rows, Rule, RuleError
 from gossipfl.aggregation.distances import squared_distances
 from gossipfl.aggregation.guard import catastrophic, require_mergeable
-from gossipfl.aggregation.rules import RULES, merge_step, rule
+from gossipfl.aggregation.rules import RULES, STEPS, Settings, merge_step, rule
 from gossipfl.aggregation.sampling import assumed_faulty, sample_size
+from gossipfl.aggregation.weiszfeld import GeometricMedian
 
 __all__ = [
     "RULES",
+    "STEPS",
+    "Balance",
+    "CenteredClip",
+    "GeometricMedian",
     "Merge",
     "Rows",
     "Rule",
     "RuleError",
+    "Settings",
     "assumed_faulty",
     "catastrophic",
     "merge_step",

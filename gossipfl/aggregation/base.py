@@ -25,6 +25,10 @@ class RuleError(ValueError):
     """The rule cannot be applied: its precondition on m and f, or the shape or values of a row."""
 
 
+class NotFinite(ArithmeticError):
+    """A distance or a value is NaN or infinite. Rules raise it; who runs them names the rows."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Merge:
     """The outcome of a rule.
@@ -32,18 +36,28 @@ class Merge:
     parameters: float32[d], always a fresh array.
     influence: one share 0..1 for each received row, in the order received; what is missing to 1 is
     the share of the own model.
+    collapsed: received rows that had no vote of their own, because another row says the same.
+    clusters: received rows that lie suspiciously close to two or more others, equal rows not
+    counted. Both are empty unless the rule begins with `collapse`.
     """
 
     parameters: Vector
     influence: tuple[float, ...]
+    collapsed: tuple[int, ...] = ()
+    clusters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
-    """What a rule's arithmetic returns: the merge and a share for each row of N, summing to 1."""
+    """What a rule's arithmetic returns: the merge and a share for each row of N, summing to 1.
+
+    collapsed and clusters as in `Merge`, but numbered in N.
+    """
 
     parameters: Vector
     shares: tuple[float, ...]
+    collapsed: tuple[int, ...] = ()
+    clusters: tuple[int, ...] = ()
 
 
 class Rule(Protocol):

@@ -64,7 +64,13 @@ def exact_squared_distances(own: Vector, rows: Sequence[Vector]) -> list[float]:
     return totals
 
 
-def _wide_square(values: Vector, anchor: Vector) -> float:
+def exact_squared_length(row: Vector) -> float:
+    """|row|^2 in float64."""
+    parts = (row[start : start + EXACT_CHUNK] for start in range(0, row.size, EXACT_CHUNK))
+    return sum(_wide_square(part, np.float32(0)) for part in parts)
+
+
+def _wide_square(values: Vector, anchor: Vector | np.float32) -> float:
     difference = values.astype(np.float64) - anchor
     return float(difference.dot(difference))
 

@@ -1,16 +1,24 @@
-"""The registry of rules, and `merge_step`, which is what a node's worker runs."""
+"""The registry of rules by name, and `merge_step`, which is what a node's worker runs.
+
+A name is a rule's (`nna`), or steps and a rule joined by plus signs (`nnm+trimmed_mean`,
+`collapse+nna`). Rules of other packages are found by entry point, see foreign.py.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
+from gossipfl.aggregation import foreign
+from gossipfl.aggregation.anchored import Balance, CenteredClip, cs_plus
 from gossipfl.aggregation.base import (
     Blend,
     Merge,
+    NotFinite,
     Rows,
     Rule,
     RuleError,
@@ -18,10 +26,17 @@ from gossipfl.aggregation.base import (
     as_rows,
     refuse_not_finite,
 )
-from gossipfl.aggregation.linear import mean, weighted_mean
+from gossipfl.aggregation.collapse import collapse
+from gossipfl.aggregation.means import mean, weighted_mean
+from gossipfl.aggregation.mixing import Mixed, neighbours
+from gossipfl.aggregation.models import Models, Plain
 from gossipfl.aggregation.ordered import median, trimmed_mean
 from gossipfl.aggregation.selecting import krum, multi_krum, nna
+from gossipfl.aggregation.weiszfeld import GeometricMedian
 from gossipfl.parameters import Vector
+
+Settings = GeometricMedian | CenteredClip | Balance
+"""What may be set in a rule. It is the rule's arithmetic itself, with other values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +44,15 @@ class RowRule:
     """A rule over the rows of N. It needs m' >= per_faulty * f + least models.
 
     needs_own: the rule measures from the own model, so it cannot leave it out.
+    also: a further precondition, as a foreign rule may have.
     """
 
     name: str
-    blend: Callable[[Sequence[Vector], int], Blend]
+    blend: Callable[[Models, int], Blend]
     per_faulty: int
     least: int
     needs_own: bool = False
+    also: Callable[[int, int], None] | None = None
 
     def check(self, m: int, f: int) -> None:
         """Raises RuleError if m received models beside the own one are too few for f."""
@@ -55,7 +72,15 @@ class RowRule:
             raise RuleError(f"{self.name}: needs the own model; median can do without it")
         self._check(len(received), int(own is not None), f)
         rows = as_rows(self.name, own, received)
-        return _finish(self.name, own, rows, lambda: self.blend(rows, f))
+        return _finish(self.name, own, rows, lambda: self.blend(Plain(rows, own is not None), f))
+
+    def fits(self, models: int, f: int) -> bool:
+        """Whether so many models, the own one among them, are enough for f."""
+        try:
+            self.check(models - 1, f)
+        except RuleError:
+            return False
+        return True
 
     def _check(self, m: int, own: int, f: int) -> None:
         need = self.per_faulty * f + self.least
@@ -67,6 +92,8 @@ class RowRule:
                 f"{self.name}: m = {m} received models {'and' if own else 'without'} the own one "
                 f"are {m + own}, but f = {f} needs {needed} or more"
             )
+        if self.also is not None:
+            self.also(m, f)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +128,110 @@ RULES: dict[str, Rule] = {
     "krum": RowRule("krum", krum, per_faulty=2, least=3),
     "multi_krum": RowRule("multi_krum", multi_krum, per_faulty=2, least=3),
     "nna": RowRule("nna", nna, per_faulty=2, least=1, needs_own=True),
+    "geometric_median": RowRule("geometric_median", GeometricMedian(), per_faulty=2, least=1),
+    "centered_clip": RowRule(
+        "centered_clip", CenteredClip(), per_faulty=2, least=1, needs_own=True
+    ),
+    "cs_plus": RowRule("cs_plus", cs_plus, per_faulty=2, least=1, needs_own=True),
+    "balance": RowRule("balance", Balance(), per_faulty=0, least=1, needs_own=True),
 }
-"""Every rule by the name that a policy uses."""
+"""Every rule of this package by the name that a policy uses."""
 
 
-def rule(name: str) -> Rule:
-    """The rule of that name. Raises RuleError, with the nearest name, if there is none."""
-    return _look_up(name)
+def _after_mixing(name: str, then: RowRule) -> RowRule:
+    """nnm before a rule. Mixing itself needs an honest majority, m' >= 2f + 1."""
+
+    def blend(models: Models, f: int) -> Blend:
+        mixed = Mixed(models, neighbours(models, f))
+        done = then.blend(mixed, f)
+        return Blend(done.parameters, mixed.shares_of_base(done.shares))
+
+    return replace(
+        then,
+        name=name,
+        blend=blend,
+        per_faulty=max(then.per_faulty, 2),
+    )
 
 
-def _look_up(name: str) -> Rule:
-    found = RULES.get(name)
-    if found is None:
-        nearest = difflib.get_close_matches(name, RULES, n=1, cutoff=0.0)
-        raise RuleError(f"no rule is called {name!r}; the nearest name is {nearest[0]!r}")
+def _after_collapse(name: str, then: RowRule) -> RowRule:
+    """collapse before a rule. It measures from the own model."""
+
+    def blend(models: Models, f: int) -> Blend:
+        found = collapse(models, f, then.fits)
+        done = then.blend(models.subset(found.kept), found.f)
+        return Blend(done.parameters, found.spread(done.shares), found.collapsed, found.clusters)
+
+    return replace(
+        then,
+        name=name,
+        blend=blend,
+        per_faulty=max(then.per_faulty, 2),
+        needs_own=True,
+    )
+
+
+STEPS: dict[str, Callable[[str, RowRule], RowRule]] = {
+    "collapse": _after_collapse,
+    "nnm": _after_mixing,
+}
+"""What may stand before a rule, in the order in which it may: each once at most."""
+
+
+@lru_cache(maxsize=256)  # a node asks for the policy's rule many times a round
+def rule(name: str, settings: Settings | None = None) -> Rule:
+    """The rule of that name, steps before it included.
+
+    settings: other values for geometric_median, centered_clip or balance. Raises RuleError, with
+    the nearest name, if there is no such rule, or if the settings are another rule's.
+    """
+    *steps, last = name.split("+")
+    found = _last_rule(last, steps, settings)
+    if not steps:
+        return found
+    for step in steps:
+        if step not in STEPS:
+            raise RuleError(f"no step is called {step!r}; {_nearest(step, STEPS)}")
+    order = [list(STEPS).index(step) for step in steps]
+    if order != sorted(set(order)):
+        raise RuleError(f"{name}: steps come once each and in the order {'+'.join(STEPS)}")
+    if not isinstance(found, RowRule):
+        raise RuleError(f"{name}: weights void the bound on f, so no step helps {last}")
+    for index in range(len(steps) - 1, -1, -1):
+        found = STEPS[steps[index]]("+".join([*steps[index:], last]), found)
     return found
+
+
+def _last_rule(name: str, steps: Sequence[str], settings: Settings | None) -> Rule:
+    """The rule without its steps."""
+    found = RULES.get(name)
+    if found is None and name in foreign.offered():
+        loaded = foreign.load(name)
+        found = RowRule(
+            name,
+            foreign.checked_blend(name, loaded),
+            per_faulty=0,
+            least=1,
+            also=foreign.checked_precondition(name, loaded),
+        )
+    if found is None:
+        if name in STEPS:
+            raise RuleError(f"{name} is a step before a rule, as in {name}+nna")
+        known = [*RULES, *foreign.offered()]
+        raise RuleError(f"no rule is called {name!r}; {_nearest(name, known)}")
+    if settings is None:
+        return found
+    if not isinstance(found, RowRule) or type(found.blend) is not type(settings):
+        raise RuleError(f"{name}: {type(settings).__name__} is not this rule's settings")
+    return replace(found, blend=settings)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"the nearest name is {nearest[0]!r}"
+
+
+_rule = rule  # `merge_step` has an argument of that name
 
 
 def merge_step(
@@ -124,6 +240,7 @@ def merge_step(
     received: Rows,
     f: int,
     weights: Sequence[float] | None = None,
+    settings: Settings | None = None,
 ) -> Merge:
     """Merges the own model with those received.
 
@@ -131,16 +248,26 @@ def merge_step(
     received: m models of float32[d]; separate arrays are best, nothing is copied or changed.
     f: how many of them are assumed to be attackers' (see `assumed_faulty`).
     weights: weighted_mean only, one for each model of N: the own first, if it takes part.
+    settings: other values for a rule that has some, such as `Balance(progress=t / T)`.
     Raises RuleError if the rule is unknown, its precondition on m and f does not hold, a row is not
     float32[d], or NaN or infinity would count. `require_mergeable` comes first: it has the blame.
     """
-    return _look_up(rule)(own, received, f, weights)
+    return _rule(rule, settings)(own, received, f, weights)
 
 
 def _finish(name: str, own: Vector | None, rows: list[Vector], blend: Callable[[], Blend]) -> Merge:
     """Runs the arithmetic, refuses a merge that is not finite, drops the own model's share."""
     with np.errstate(over="ignore", invalid="ignore"):
-        done = blend()
+        try:
+            done = blend()
+        except NotFinite as error:
+            raise refuse_not_finite(name, rows) from error
         if not all_finite(done.parameters):
             raise refuse_not_finite(name, rows)
-    return Merge(done.parameters, done.shares if own is None else done.shares[1:])
+    first = int(own is not None)
+    return Merge(
+        done.parameters,
+        done.shares[first:],
+        tuple(place - first for place in done.collapsed),
+        tuple(place - first for place in done.clusters),
+    )

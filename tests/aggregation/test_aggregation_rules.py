@@ -7,18 +7,18 @@ with f+1 it has our scores but keeps one fewer. Its MoNNA with idx 0 is our nna.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
-import sys
+import re
 import tracemalloc
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from byzfl_oracle import byzfl, needs_byzfl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rules import by_definition
+from plain_rules import squared_distances as slow
 
 from gossipfl.aggregation import (
     RULES,
@@ -28,33 +28,28 @@ from gossipfl.aggregation import (
     rule,
     squared_distances,
 )
-from gossipfl.aggregation.linear import STREAM_CHUNK, WEIGHT_CAP
+from gossipfl.aggregation.linear import STREAM_CHUNK
+from gossipfl.aggregation.means import WEIGHT_CAP
 from gossipfl.aggregation.network import merge_exchange, program
 from gossipfl.aggregation.ordered import chunk_length
 from gossipfl.parameters import Matrix, Vector
 
-
-def byzfl_aggregators() -> Any:
-    """byzfl.aggregators alone: byzfl's own __init__ loads its benchmark, torchvision and data."""
-    if "byzfl" in sys.modules:
-        return importlib.import_module("byzfl.aggregators")
-    spec = importlib.util.find_spec("byzfl")
-    if spec is None or spec.submodule_search_locations is None:
-        return None  # it needs torch, so it is not in the plain [test] extra: script/test --author
-    bare = ModuleType("byzfl")
-    bare.__path__ = list(spec.submodule_search_locations)
-    sys.modules["byzfl"] = bare
-    try:
-        return importlib.import_module("byzfl.aggregators")
-    finally:
-        del sys.modules["byzfl"]
+STEPPED = [f"nnm+{name}" for name in sorted(set(RULES) - {"weighted_mean"})]
+STEPPED += ["collapse+nna", "collapse+cs_plus", "collapse+nnm+trimmed_mean"]
+ALL = sorted(RULES) + STEPPED
+FRAGILE = {"mean", "weighted_mean", "nnm+mean"}
+ROBUST = sorted(set(ALL) - FRAGILE)
+ANCHORED = {"nna", "centered_clip", "cs_plus", "balance"}  # they need the own model
+CHOOSING = {"nna", "krum", "multi_krum", "mean", "weighted_mean", "median", "trimmed_mean"}
 
 
-byzfl = byzfl_aggregators()
-needs_byzfl = pytest.mark.skipif(byzfl is None, reason="byzfl is not installed: extra [oracles]")
+def last(name: str) -> str:
+    """The rule after its steps."""
+    return name.rpartition("+")[2]
 
-ROBUST = ["median", "trimmed_mean", "krum", "multi_krum", "nna"]
-ALL = sorted(RULES)
+
+def anchored(name: str) -> bool:
+    return last(name) in ANCHORED or name.startswith("collapse")
 
 
 def models(count: int, d: int, seed: int = 0) -> Matrix:
@@ -63,28 +58,6 @@ def models(count: int, d: int, seed: int = 0) -> Matrix:
 
 def merged(name: str, x: Matrix, f: int) -> Vector:
     return merge_step(name, x[0], list(x[1:]), f).parameters
-
-
-def by_definition(name: str, x: Matrix, f: int) -> Vector:
-    """The rule in a few lines of float64 numpy, own first."""
-    wide = x.astype(np.float64)
-    n = len(x)
-    squared = slow(wide)
-    scores = np.sort(squared, axis=1)[:, 1 : n - f - 1].sum(axis=1)
-    choices: dict[str, Any] = {
-        "mean": lambda: wide.mean(axis=0),
-        "weighted_mean": lambda: wide.mean(axis=0),
-        "median": lambda: np.median(wide, axis=0),
-        "trimmed_mean": lambda: np.sort(wide, axis=0)[f : n - f].mean(axis=0),
-        "krum": lambda: wide[np.argmin(scores)],
-        "multi_krum": lambda: wide[np.argsort(scores, kind="stable")[: n - f]].mean(axis=0),
-        "nna": lambda: wide[np.argsort(squared[0], kind="stable")[: n - f]].mean(axis=0),
-    }
-    return np.asarray(choices[name](), np.float32)
-
-
-def slow(wide: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.array([[np.dot(a - b, a - b) for b in wide] for a in wide])
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -131,7 +104,9 @@ def test_chunk_boundaries(name: str, chunk: int, offset: int | None) -> None:
     d = 1 if offset is None else chunk + offset
     x = models(6, d)
     result = merge_step(name, x[0], list(x[1:]), 1)
-    np.testing.assert_allclose(result.parameters, by_definition(name, x, 1), rtol=1e-5, atol=1e-6)
+    # On a line every point between the middle two is a geometric median: steps get slow.
+    slack = 1e-4 if name == "geometric_median" and d == 1 else 1e-6
+    np.testing.assert_allclose(result.parameters, by_definition(name, x, 1), rtol=1e-5, atol=slack)
     assert result.parameters.shape == (d,)
     assert result.parameters.dtype == np.float32
 
@@ -171,7 +146,7 @@ def test_strided_and_unaligned_rows_merge_alike(name: str) -> None:
 def test_one_model_alone_is_itself(name: str) -> None:
     own = models(1, 50)[0]
     if "krum" in name:
-        with pytest.raises(RuleError):
+        with pytest.raises(RuleError, match="3 or more"):
             merge_step(name, own, [], 0)
     else:
         result = merge_step(name, own, [], 0)
@@ -189,7 +164,7 @@ def test_no_memory_beyond_output_and_chunks(name: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 8e6 + 4e6
+    assert peak < 8e6 + (6e6 if "nnm" in name else 4e6)
 
 
 @pytest.mark.slow
@@ -258,7 +233,7 @@ def test_own_may_win_krum_and_then_nobody_has_influence() -> None:
     assert result.parameters == pytest.approx([0.0])
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"nna"}))
+@pytest.mark.parametrize("name", [name for name in ALL if not anchored(name)])
 def test_own_left_out(name: str) -> None:
     x = models(7, 300)
     result = merge_step(name, None, list(x), 2)
@@ -284,7 +259,9 @@ def test_influence_follows_the_rows(name: str, shape: tuple[int, int, int], data
     first = merge_step(name, x[0], list(x[1:]), f)
     second = merge_step(name, x[0], [x[1 + index] for index in order], f)
     np.testing.assert_allclose(second.parameters, first.parameters, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(second.influence, [first.influence[i] for i in order], atol=1e-12)
+    # Rules that weigh by distance follow its float32 rounding, which knows the order of the rows.
+    slack = 1e-12 if last(name) in CHOOSING else 1e-5
+    np.testing.assert_allclose(second.influence, [first.influence[i] for i in order], atol=slack)
     assert all(0 <= share <= 1 for share in first.influence)
     assert sum(first.influence) <= 1 + 1e-9
 
@@ -357,13 +334,21 @@ def test_ties_go_to_the_row_that_comes_first() -> None:
         ("krum", 0, 2),
         ("krum", 3, 8),
         ("multi_krum", 3, 8),
+        ("geometric_median", 3, 6),
+        ("centered_clip", 3, 6),
+        ("cs_plus", 3, 6),
+        ("balance", 3, 0),
+        ("nnm+mean", 3, 6),
+        ("nnm+krum", 3, 8),
+        ("collapse+nna", 3, 6),
+        ("collapse+nnm+krum", 3, 8),
     ],
 )
 def test_too_few_models_is_refused_in_words(name: str, f: int, least_m: int) -> None:
     x = models(least_m + 1, 10)
     rule(name).check(least_m, f)
     merge_step(name, x[0], list(x[1:]), f)
-    with pytest.raises(RuleError, match=name) as error:
+    with pytest.raises(RuleError, match=re.escape(name)) as error:
         rule(name).check(least_m - 1, f)
     assert f"m = {least_m - 1}" in str(error.value)
     if least_m:
@@ -382,9 +367,10 @@ def test_negative_f_and_nothing_at_all_are_refused(name: str) -> None:
         merge_step(name, None, [], 0)
 
 
-def test_nna_needs_the_own_model() -> None:
+@pytest.mark.parametrize("name", [name for name in ALL if anchored(name)])
+def test_anchored_rules_need_the_own_model(name: str) -> None:
     with pytest.raises(RuleError, match="median can do without"):
-        merge_step("nna", None, list(models(7, 10)), 1)
+        merge_step(name, None, list(models(7, 10)), 1)
 
 
 def test_unknown_rule_names_the_nearest() -> None:
@@ -424,7 +410,8 @@ def test_huge_liars_change_nothing(name: str, size: float) -> None:
     x[7], x[8] = size, -size
     result = merge_step(name, x[0], list(x[1:]), 2)
     assert np.abs(result.parameters).max() < 6
-    assert sum(result.influence[-2:]) == 0
+    clips = "clip" in name or "cs_plus" in name  # they are heard, but from no farther than others
+    assert sum(result.influence[-2:]) <= (1e-9 if clips else 0)
     honest = by_definition(name, x[:7], 0) if name in ("nna", "multi_krum") else None
     if honest is not None:
         np.testing.assert_allclose(result.parameters, honest, rtol=1e-5, atol=1e-6)
