@@ -133,8 +133,8 @@ class House:
         member = pack_member(MemberObject(envelope, self.fleet._issuer_envelope))
         return Keys(signer, member, tls.tls_key)
 
-    def policy(self, n: int) -> bytes:
-        return self.fleet.policy(self.job, n=n, rule="mean")
+    def policy(self, n: int, codec: str = "f32") -> bytes:
+        return self.fleet.policy(self.job, n=n, rule="mean", codec=codec)
 
     async def add(
         self,

@@ -51,6 +51,21 @@ async def test_a_bundle_is_fetched_from_whoever_has_it(house: House) -> None:
     await until(lambda: late.merges >= 2, 30.0)
 
 
+async def test_partial_updates_and_their_parts_cross_the_network(house: House) -> None:
+    a, b, late = [await house.add(name) for name in ("a", "b", "late")]
+    house.introduce(a, b)
+    a.give(PolicyReceived(house.policy(3, "partial:0.25+int8+zlib")))
+    await until(lambda: a.merges >= 3 and b.merges >= 3, 30.0)
+    house.introduce(a, b, late)  # it lacks every part of both
+    await until(lambda: late.merges >= 5 and a.knows(late) is not None, 30.0)
+    for agent, others in ((a, (b, late)), (b, (a, late)), (late, (a, b))):
+        for other in others:
+            peer = agent.knows(other)
+            assert peer is not None
+            assert peer.faults == {}
+            assert peer.influence > 0.1
+
+
 async def test_one_that_stops_does_not_hold_the_others_up(house: House) -> None:
     a, b, c, d = [await house.add(name) for name in "abcd"]
     house.introduce(a, b, c, d)
