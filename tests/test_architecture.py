@@ -25,7 +25,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     (
         *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
         *("work", "aggregation", "codecs", "bundle", "privacy", "audit"),
-        *("convergence", "notices"),
+        *("convergence", "anomaly", "notices"),
     ),
     (
         *("membership", "pulls", "rounds", "reputation", "peers", "chains"),
