@@ -175,7 +175,10 @@ class History:
         self._honest().clock.wall_offset_s += jump
 
     def _backup(self) -> None:
+        """Of a disk with a head on it: who loses that too is a new device and must be enrolled."""
         device = self._honest()
+        if device.store.load().head is None:
+            return
         self.backups.append((device, device.store.copy()))
 
     def _restore(self) -> None:
