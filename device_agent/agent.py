@@ -34,6 +34,7 @@ from gossipfl.errors import Exit, StoreError, UserError
 from gossipfl.events import (
     Address,
     BundleGiven,
+    DataChanged,
     Event,
     Notice,
     OwnAddresses,
@@ -55,9 +56,10 @@ from gossipfl.net.worker import ThreadWorker
 from gossipfl.node import Identity, Node
 
 if TYPE_CHECKING:
+    from device_agent.local_training import LocalTrainer
     from gossipfl.net.local import Health
 
-DATA_LOOK_S = 10.0  # guess: a device without examples looks for its first ones this often
+DATA_LOOK_S = 10.0  # guess: a device without examples, or at rest, looks for new ones this often
 GIVE_BACK_S = 60.0  # guess: a few milliseconds a minute
 PROBLEMS = ("store_problem", "data_problem")
 HEALTH_FACTS = ("round", "waiting_for", "listen_only")
@@ -249,14 +251,25 @@ class Agent:
             return None
 
     async def _watch_data(self) -> None:
-        """A device whose data are missing at start begins to train when they come."""
+        """A device whose data are missing at start begins to train when they come, and one at
+        rest is told of new ones. While it trains, the trainer looks by itself."""
+        watched: LocalTrainer | None = None
+        told = 0
         while True:
             await asyncio.sleep(DATA_LOOK_S)
             local = self._loader.local
-            if local is not None and not local.is_ready:
+            if local is None:
+                continue
+            if local is not watched:
+                watched, told = local, 1  # a job begins with its first data
+            if not local.is_ready or self.node.is_at_rest:
+                was_ready = local.is_ready
                 await self._heavy.call(local.refresh)
-                if local.is_ready:
+                if local.is_ready and not was_ready:
                     await self._driver.submit(ResourcesChanged(True))
+            if local.version > told:
+                told = local.version
+                await self._driver.submit(DataChanged())
 
     async def _keep_small(self) -> None:
         """After the first round nothing of the start is needed; later, now and then."""

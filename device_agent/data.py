@@ -73,6 +73,13 @@ class DataSource:
         self._signature: object = None
         self.problem = ""  # why newer files were not taken up; empty if all is well
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the files that were read last; changes with any name, size or time. Empty before."""
+        if self._signature is None:
+            return ""
+        return hashlib.sha256(repr(self._signature).encode()).hexdigest()
+
     def load(self) -> DataSet:
         """The data as of now. Raises UserError GF405 or GF407."""
         signature = self._look()

@@ -29,16 +29,26 @@ class FigureFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: tuple[str, Evaluation] | None = None
+        self._data = ""
 
-    def put(self, parameters: Vector, found: Evaluation) -> None:
-        """Remembers `found` as the figures of this model. Never raises."""
+    @property
+    def data(self) -> str:
+        """The fingerprint of the data that the figures are of; empty if there are none."""
+        if self._known is None:
+            self._known = self._read()
+        return self._data
+
+    def put(self, parameters: Vector, found: Evaluation, data: str = "") -> None:
+        """Remembers `found` as the figures of this model on these data. Never raises."""
         model = hashlib.sha256(to_bytes(parameters)).hexdigest()
-        self._known = (model, found)
+        if self._known == (model, found) and self._data == data:
+            return  # measured again at rest: flash is not written for it
+        self._known, self._data = (model, found), data
         temporary = self._path.with_name(self._path.name + ".tmp")
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
             with os.fdopen(handle, "w") as file:
-                json.dump({"model": model, **asdict(found)}, file)
+                json.dump({"model": model, "data": data, **asdict(found)}, file)
             temporary.replace(self._path)
         except OSError as error:
             log.warning("%s was not written: %s", self._path, error)
@@ -54,6 +64,7 @@ class FigureFile:
             with self._path.open("rb") as file:
                 content: dict[str, Any] = json.loads(file.read(FILE_BYTES_MAX))
             model = str(content.pop("model"))
+            self._data = str(content.pop("data", ""))
             return model, Evaluation(**content)
         except (OSError, ValueError, KeyError, TypeError):
             return "", Evaluation(0.0, None, 0)

@@ -45,8 +45,15 @@ class LocalTrainer:
         self._new: DataSet | None = None  # read, checked, and no trainer made of it yet
         self._shadow = ShadowReference(layout, initial, alone) if alone else None
         self.examples = (0, 0)  # trained on, held out
+        self.version = 0  # counts the data sets that were taken up, also while this was not running
         self.problem = "" if source else "no data: set data.source"
         self.refresh()
+        if self.is_ready and figures.data not in ("", self._fingerprint):
+            self.version += 1
+
+    @property
+    def _fingerprint(self) -> str:
+        return self._source.fingerprint if self._source else ""
 
     @property
     def is_ready(self) -> bool:
@@ -81,7 +88,7 @@ class LocalTrainer:
         if trainer is None:
             return Evaluation(math.nan, None, 0)
         found = trainer.evaluate(parameters)
-        self._figures.put(parameters, found)
+        self._figures.put(parameters, found, self._fingerprint)
         return found
 
     def loss(self, parameters: Vector) -> float:
@@ -103,6 +110,7 @@ class LocalTrainer:
             self._shadow.thaw()
         self.examples = (len(data.train_x), len(data.test_x))
         self._new = data
+        self.version += 1
         log.info("data: %d examples to train on, %d held out", *self.examples)
 
     def _made(self) -> Trainer | None:

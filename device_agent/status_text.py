@@ -26,6 +26,7 @@ def status_text(status: Mapping[str, Any], paint: Paint) -> str:
         ("policy", _policy(status.get("policy"))),
         ("model", _model(status)),
         ("accuracy", _accuracy(status)),
+        ("consensus", _convergence(status.get("convergence") or {})),
         ("peers", _peers(status)),
         ("traffic", _traffic(status)),
         ("process", _process(status)),
@@ -49,7 +50,8 @@ def _row(label: str, text: str, paint: Paint) -> str:
 
 def _state(status: Mapping[str, Any]) -> str:
     if status.get("finished"):
-        return f"finished after {status['round']} rounds, head {status['seq']}"
+        why = f": {status['finished_why']}" if status.get("finished_why") else ""
+        return f"finished after {status['round']} rounds, head {status['seq']}{why}"
     return f"round {status['round']}, {status['phase']}, head {status['seq']}"
 
 
@@ -67,6 +69,24 @@ def _model(status: Mapping[str, Any]) -> str:
     if not status.get("base"):
         return "none yet"
     return f"the merge of round {status['base_round']} (base {status['base'][:12]})"
+
+
+def _convergence(figures: Mapping[str, Any]) -> str:
+    """How far apart the fleet's models are, as seen in the last merge."""
+    relative, slope = figures.get("relative"), figures.get("slope")
+    if relative is None:
+        return "not known yet"
+    change = "" if slope is None else f", {slope:+.1%} a round"
+    moved = [
+        f"{name} moved {value:.3g}"
+        for name, value in (
+            ("the base", figures.get("step_norm")),
+            ("own training", figures.get("update_norm")),
+        )
+        if value is not None
+    ]
+    text = f"models {figures['distance']:.3g} apart, {relative:.1%} of the way come{change}"
+    return "; ".join([text, ", ".join(moved)] if moved else [text])
 
 
 def _accuracy(status: Mapping[str, Any]) -> str:

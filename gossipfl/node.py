@@ -150,6 +150,11 @@ class Node:
         return self._core.job.base_round
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether a condition of the policy holds, so that no round starts."""
+        return self._core.halt.cause is not None
+
+    @property
     def lineage(self) -> Lineage | None:
         return self._core.job.lineage
 

@@ -184,6 +184,32 @@ class TestLocalTrainer:
         assert trainer.problem == ""
         assert trainer.train(Steps.initial, TRAINING, 0).tolist() == [1.0] * 3
 
+    def test_data_that_changed_are_told_even_if_it_was_off_meanwhile(self, tmp_path: Path) -> None:
+        trainer, _, folder = self.make(tmp_path)
+        assert trainer.version == 1
+        trainer.evaluate(Steps.initial)
+        again, _, _ = self.make(tmp_path)
+        assert again.version == 2, "the file was written anew"
+        again.evaluate(Steps.initial)
+        self.add(folder, "b", 20)
+        again.refresh()
+        again.refresh()
+        assert again.version == 3
+        again.evaluate(Steps.initial)
+        figures = FigureFile(tmp_path / "figures.json")
+        assert len(figures.data) == 64
+        assert "b.npz" not in (tmp_path / "figures.json").read_text()
+
+    def test_the_same_data_are_nothing_new(self, tmp_path: Path) -> None:
+        trainer, _, folder = self.make(tmp_path)
+        trainer.evaluate(Steps.initial)
+        source = DataSource(
+            DataSection(source=str(folder)), DataSpec((2,), "f32", (), "i64", classes=2)
+        )
+        figures = FigureFile(tmp_path / "figures.json")
+        again = LocalTrainer(Steps.layout, Steps.initial, source, lambda _: Steps(), figures)
+        assert again.version == 1
+
     def test_a_device_at_rest_makes_no_trainer_and_still_knows_its_figures(
         self, tmp_path: Path
     ) -> None:

@@ -116,6 +116,27 @@ def test_figures_measured_before_a_restart_are_shown_for_that_model_only() -> No
     assert built(other, local)["accuracy"] is None
 
 
+def test_people_see_how_far_the_models_are_apart_and_why_it_is_finished() -> None:
+    view = replace(
+        VIEW,
+        finished=True,
+        finished_why="no better model in 9 rounds",
+        convergence={
+            "distance": 0.4567,
+            "relative": 0.0321,
+            "slope": -0.041,
+            "step_norm": 0.123,
+            "update_norm": 1.5,
+        },
+    )
+    text = re.sub(r"\s+", " ", status_text(built(view), plain))
+    assert "finished after 3 rounds, head 12: no better model in 9 rounds" in text
+    assert "models 0.457 apart, 3.2% of the way come, -4.1% a round" in text
+    assert "the base moved 0.123, own training moved 1.5" in text
+    assert built(view)["convergence"]["relative"] == 0.0321
+    assert "consensus not known yet" in re.sub(r"\s+", " ", status_text(built(), plain))
+
+
 def test_people_see_what_the_fleet_is_worth() -> None:
     text = status_text(built(), plain)
     assert "95.8% together, 67.2% alone (+28.6%), on 25 held-out examples" in re.sub(
