@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from gossipfl.core import Core
 from gossipfl.identity import device_name
 from gossipfl.messages import Policy
@@ -70,6 +72,7 @@ def _policy(policy: Policy | None) -> dict[str, object] | None:
         "attackers": policy.attackers,
         "codec": policy.codec,
         "rounds": policy.stop.rounds,
+        "stop": structs.asdict(policy.stop),
     }
 
 

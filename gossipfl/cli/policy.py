@@ -13,6 +13,9 @@ from gossipfl.errors import UserError
 if TYPE_CHECKING:
     from gossipfl.fleet.documents import Job, OpenPolicy
     from gossipfl.fleet.folders import Official
+    from gossipfl.messages import Stop
+
+STOPS = ("rounds", "epochs", "bytes", "distance", "slope", "patience")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
     issue.add_argument(
         "--batch", type=int, metavar="N", help="at most the bundle's, which is the default"
     )
-    issue.add_argument("--rounds", type=int, metavar="N", help="stop after so many; default: never")
+    _add_stop(issue)
     issue.add_argument("-o", "--output", type=Path, metavar="FILE", help="default policy.gfp")
     add_socket(issue)
     issue.set_defaults(handler=policy_issue)
@@ -57,6 +60,59 @@ def add_parser(subparsers: Any) -> None:
     show = verbs.add_parser("show", help="what a policy file says and who signed it")
     show.add_argument("file", type=Path, metavar="FILE")
     show.set_defaults(handler=policy_show)
+
+
+def _add_stop(issue: Any) -> None:
+    """One flag for each field of `messages.Stop`; none is taken over from the policy before."""
+    group = issue.add_argument_group(
+        "when devices stop", "as soon as one of these holds; without any they go on for ever"
+    )
+    group.add_argument("--rounds", type=int, metavar="N", help="stop after so many; default: never")
+    group.add_argument(
+        "--stop-epochs", type=int, metavar="N", help="stop after so many local epochs"
+    )
+    group.add_argument(
+        "--stop-bytes",
+        type=int,
+        metavar="N",
+        help="stop after so much of updates, published and pulled",
+    )
+    group.add_argument(
+        "--stop-distance",
+        type=float,
+        metavar="X",
+        help="rest when models are within this share of the way that they have come, as 0.1",
+    )
+    group.add_argument(
+        "--stop-slope",
+        type=float,
+        metavar="X",
+        help="rest when that distance changes by less than this share in a round, as 0.05",
+    )
+    group.add_argument(
+        "--stop-patience",
+        type=int,
+        metavar="N",
+        help="rest when a device's own held-out figure has not improved for so many rounds",
+    )
+    group.add_argument(
+        "--no-restart-on-data",
+        action="store_true",
+        help="new local data alone do not end a rest",
+    )
+    group.add_argument(
+        "--restart-drift",
+        type=float,
+        metavar="NATS",
+        help="end a rest when the loss of its model on local data has risen by this much",
+    )
+    group.add_argument(
+        "--drift-checks",
+        type=int,
+        metavar="N",
+        default=3,
+        help="and has in so many checks in a row, one a round interval; default 3",
+    )
 
 
 def add_socket(parser: Any) -> None:
@@ -94,6 +150,7 @@ def policy_issue(args: Namespace) -> Result:
         momentum=args.momentum,
         batch=args.batch,
         rounds=args.rounds,
+        stop=_stop(args),
     )
     policy = documents.next_policy(job, choices, prev, official.member, int(time.time()))
     data = documents.policy_object(policy, official)
@@ -108,6 +165,21 @@ def policy_issue(args: Namespace) -> Result:
     if handed and handed.get("bundle"):
         text += f"\nthe agent has the policy, but not the bundle: {handed['bundle']}"
     return Result(shown, text)
+
+
+def _stop(args: Namespace) -> Stop:
+    from gossipfl.messages import Stop
+
+    return Stop(
+        epochs=args.stop_epochs,
+        bytes=args.stop_bytes,
+        distance=args.stop_distance,
+        slope=args.stop_slope,
+        patience=args.stop_patience,
+        new_data=not args.no_restart_on_data,
+        drift=args.restart_drift,
+        drift_checks=args.drift_checks,
+    )
 
 
 def _signature_problem(job: Job, official: Official) -> str | None:
@@ -188,6 +260,7 @@ def _describe(opened: OpenPolicy) -> dict[str, Any]:
         "codec": policy.codec,
         "training": msgspec.structs.asdict(policy.training),
         "rounds": policy.stop.rounds,
+        "stop": msgspec.structs.asdict(policy.stop),
         "privacy": policy.privacy.mode,
         "canary": [device_name(device) for device in policy.canary],
         "issued": policy.issued,
@@ -201,7 +274,6 @@ def _text(shown: dict[str, Any]) -> str:
     from gossipfl.fleet.pki import show_time
 
     training, issued = shown["training"], show_time(shown["issued"])
-    rounds = shown["rounds"] if shown["rounds"] is not None else "without end"
     return "\n".join(
         [
             f"policy {shown['term']}.{shown['version']} {shown['digest'][:16]}, run {shown['run']}",
@@ -213,6 +285,17 @@ def _text(shown: dict[str, Any]) -> str:
             f"  codec     {shown['codec']}",
             f"  training  {training['epochs']} epochs, learning rate {training['learning_rate']}, "
             f"momentum {training['momentum']}",
-            f"  rounds    {rounds}",
+            f"  stops     {_stops(shown['stop'])}",
         ]
     )
+
+
+def _stops(stop: dict[str, Any]) -> str:
+    """On one line: when devices rest and what ends that."""
+    when = [f"{name} {stop[name]}" for name in STOPS if stop[name] is not None]
+    if not when:
+        return "never"
+    again = ["new data"] if stop["new_data"] else []
+    if stop["drift"] is not None:
+        again.append(f"a drift of {stop['drift']} in {stop['drift_checks']} checks")
+    return f"at {' or '.join(when)}; on again with {' or '.join([*again, 'another policy'])}"

@@ -61,6 +61,7 @@ class Choices:
     momentum: float | None = None
     batch: int | None = None
     rounds: int | None = None
+    stop: Stop | None = None  # beside `rounds`; not as the policy before: so stops are lifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def next_policy(
         codec=choices.codec or (before.codec if before else "f32"),
         sample=choices.sample,
         training=_training(choices, before if same_job else None, job.bundle.manifest.optimizer),
-        stop=Stop(choices.rounds),
+        stop=msgspec.structs.replace(choices.stop or Stop(), rounds=choices.rounds),
     )
     _require_sense(policy)
     return policy

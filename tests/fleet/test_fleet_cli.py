@@ -205,6 +205,46 @@ def test_a_policy_is_issued_shown_and_followed(
     assert shown["prev"] == documents.open_policy(first.read_bytes()).digest.hex()
 
 
+def test_stop_conditions_are_said_anew_with_each_policy(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "policy.gfp", tmp_path / "policy-2.gfp"
+    call = ("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "--n", "7")
+    flags = (
+        *("--rounds", "90", "--stop-epochs", "200", "--stop-bytes", "1000000"),
+        *("--stop-distance", "0.1", "--stop-slope", "0.05", "--stop-patience", "8"),
+        *("--no-restart-on-data", "--restart-drift", "0.5", "--drift-checks", "4"),
+    )
+    code, out, _ = gossipfl(*call, "--attackers", "1", *flags, "-o", str(first))
+    assert code == 0
+    assert (
+        "stops     at rounds 90 or epochs 200 or bytes 1000000 or distance 0.1 or slope 0.05 or "
+        "patience 8; on again with a drift of 0.5 in 4 checks or another policy"
+    ) in out
+    _, out, _ = gossipfl("policy", "show", str(first), "--json")
+    assert answer(out)["stop"] == {
+        "rounds": 90,
+        "epochs": 200,
+        "bytes": 1_000_000,
+        "distance": 0.1,
+        "slope": 0.05,
+        "patience": 8,
+        "new_data": False,
+        "drift": 0.5,
+        "drift_checks": 4,
+    }
+    code, out, _ = gossipfl(
+        *call, "--attackers", "1", "--prev", str(first), "-o", str(second), "--rounds", "9"
+    )
+    assert code == 0
+    assert "stops     at rounds 9; on again with new data or another policy" in out
+    code, _, err = gossipfl(
+        *(*call, "--attackers", "1", "--stop-patience", "0", "-o", str(tmp_path / "p3"))
+    )
+    assert code == Exit.USAGE
+    assert "GF701" in err
+
+
 def test_issue_hands_bundle_and_policy_to_the_agent(
     gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

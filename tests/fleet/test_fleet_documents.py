@@ -17,7 +17,7 @@ from gossipfl.fleet.documents import Choices, Job, OpenPolicy
 from gossipfl.fleet.folders import FleetFolder, Official
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.membership import Roster
-from gossipfl.messages import Policy, Role
+from gossipfl.messages import Policy, Role, Stop
 from gossipfl.objects import Vouched, pack_vouched, unpack_vouched
 from gossipfl.policies import Policies
 
@@ -141,6 +141,12 @@ def test_only_an_issuer_opens_a_term(fleet: FleetFolder, job: Job, operator: Off
         (replace(CHOICES, momentum=1.0), "momentum"),
         (replace(CHOICES, sample=7), "sample"),
         (replace(CHOICES, run=-1), "run"),
+        (replace(CHOICES, stop=Stop(patience=0)), "patience"),
+        (replace(CHOICES, stop=Stop(distance=0.0)), "distance"),
+        (replace(CHOICES, stop=Stop(slope=1.5)), "slope"),
+        (replace(CHOICES, stop=Stop(drift=float("nan"))), "drift"),
+        (replace(CHOICES, stop=Stop(epochs=-1)), "epochs"),
+        (replace(CHOICES, stop=Stop(drift_checks=0)), "drift_checks"),
     ],
 )
 def test_nonsense_is_refused_before_it_is_signed(
