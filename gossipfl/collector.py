@@ -28,6 +28,7 @@ class Collector:
         self._assembly = Assembly()
         self.sample = 0
         self.f = 0
+        self.rule = ""  # sample and f fit this one: a policy that comes in between is the next's
 
     def eligible(self) -> list[bytes]:
         """Live peers that may be asked, in a fixed order."""
@@ -56,11 +57,7 @@ class Collector:
         if policy is None or live == 0:
             return False
         self._plan(live)
-        try:
-            rule(policy.rule).check(self.sample, self.f)
-        except RuleError:
-            return False
-        return True
+        return self._is_enough(policy.rule)
 
     def _plan(self, live: int) -> None:
         """s and f from the exact bound: all assumed attackers are taken to be among the live."""
@@ -69,6 +66,7 @@ class Collector:
             self.sample = self.f = 0
             return
         # Who is condemned or in quarantine is not asked, and was one of the assumed attackers.
+        self.rule = policy.rule
         out = self._core.reputation.excluded(self._core.now)
         attackers = min(max(0, policy.attackers - out), live)
         wanted = policy.sample
@@ -77,16 +75,26 @@ class Collector:
             # a greater share, and a sample drawn for all of them is too small for its f.
             bound = sample_size(live + 1, attackers) if attackers else 1
             wanted = max(bound, SAMPLE_MIN)
-        self.sample = min(wanted, live)
-        self.f = (
-            policy.f if policy.f is not None else assumed_faulty(live + 1, attackers, self.sample)
-        )
+        for sample in range(min(wanted, live), live + 1):
+            self.sample = sample
+            self.f = (
+                policy.f if policy.f is not None else assumed_faulty(live + 1, attackers, sample)
+            )
+            if policy.sample is not None or self._is_enough(policy.rule):
+                break  # a rule such as Krum asks for more models than the bound on attackers
+
+    def _is_enough(self, rule_name: str) -> bool:
+        try:
+            rule(rule_name).check(self.sample, self.f)
+        except RuleError:
+            return False
+        return True
 
     def _ask(self, peer: Peer, purpose: Purpose) -> None:
         """Ask for the peer's head and update; the server may hold a "nothing new" for a while."""
         core = self._core
         asked = core.rounds.asked.get(peer.device, 0)
-        if asked >= ASKS_MAX:
+        if asked >= ASKS_MAX or peer.address is None:
             core.rounds.settle(peer.device, core.now)
             return
         core.rounds.asked[peer.device] = asked + 1
@@ -97,9 +105,7 @@ class Collector:
         )
         wait = max(0.0, min(core.rounds.deadline - core.now, core.limits.head_wait_s))
         effects = core.pulls.head(
-            Pending(
-                purpose, peer.addresses[0], peer.device, round=core.rounds.number, seq=peer.seq
-            ),
+            Pending(purpose, peer.address, peer.device, round=core.rounds.number, seq=peer.seq),
             etag=peer.head_digest if has_it else None,
             wait_s=wait if purpose is Purpose.COLLECT else 0.0,
             update_bytes=min(core.limits.ride_bytes, self._update_bytes()),
@@ -174,6 +180,8 @@ class Collector:
             digest=ref.digest,
         )
         core.emit(*core.pulls.object(wanted, ref.size))
+        if not core.pulls.is_wanted(wanted):
+            core.rounds.settle(peer.device, core.now)  # no room: the round does not wait for it
 
     def _check_size(self, ref: UpdateRef) -> None:
         """The size a head declares must be the one its lineage has, before anything is read."""
@@ -217,10 +225,11 @@ class Collector:
 
     def _fetch_parts(self, peer: Peer, names: list[bytes], size_max: int) -> None:
         core = self._core
+        if peer.address is None:
+            core.rounds.settle(peer.device, core.now)
+            return
         for name in names:
-            wanted = Pending(
-                Purpose.UPDATE, peer.addresses[0], peer.device, core.rounds.number, name
-            )
+            wanted = Pending(Purpose.UPDATE, peer.address, peer.device, core.rounds.number, name)
             core.emit(*core.pulls.object(wanted, size_max))
 
     def update(self, pending: Pending, data: bytes) -> None:

@@ -36,18 +36,17 @@ class Merger:
                 return
             self._merge(gathered, JOIN_RULE, 0, joining=True)
             return
-        policy = core.job.policy
-        if policy is None:
+        if core.job.policy is None:
             core.cycle.end("no policy")
             return
-        too_few = self._too_few(len(gathered), max(1, quorum), policy.rule)
+        too_few = self._too_few(len(gathered), max(1, quorum), core.collector.rule)
         if too_few:
             core.rounds.below_quorum += 1
             if core.job.pub is not None and not core.restraint.why:
                 core.job.base = core.job.pub
             core.cycle.end(f"below quorum, own model kept: {too_few}")
             return
-        self._merge(gathered, policy.rule, core.collector.f, joining=False)
+        self._merge(gathered, core.collector.rule, core.collector.f, joining=False)
 
     def _too_few(self, received: int, quorum: int, rule_name: str) -> str:
         """Why these are not enough to merge, or ""."""
