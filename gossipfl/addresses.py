@@ -6,6 +6,7 @@ only: the device has to prove itself at the address.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from gossipfl.core import Core
@@ -92,7 +93,8 @@ class Addresses:
         core.records[record.device] = (record, envelope)
         for text in record.addresses:
             address = parse_address(text)
-            if address is not None:
+            # A name would be looked up on a stranger's word: records carry addresses only.
+            if address is not None and is_literal(address.host):
                 core.book.see(address, Source.RECORD, core.now)
 
     def restore(self, data: bytes) -> None:
@@ -103,6 +105,15 @@ class Addresses:
                 continue
             check_signature(envelope)
             self.take_record(decode(envelope.payload, Record, core.limits.head_bytes), item)
+
+
+def is_literal(host: str) -> bool:
+    """Is this an IP address, and not a name?"""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_address(text: str) -> Address | None:

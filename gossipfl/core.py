@@ -150,6 +150,11 @@ class Core:
 
     # --- blame -----------------------------------------------------------------------------
 
+    def carrier(self, asked: bytes | None, tls_key: bytes | None) -> bytes | None:
+        """Who brought it: the owner of the TLS key, where the transport knows it. Addresses change
+        hands, and may be taken over to give somebody else a bad name."""
+        return self.roster.device_of_tls(tls_key) if tls_key is not None else asked
+
     def blame(self, device: bytes | None, error: PeerError) -> None:
         """Charge a fault to whom it belongs. Never to ourselves, never to nobody."""
         if device is None or device == self.device:

@@ -7,7 +7,7 @@ number chosen by the node; an answer to a number it no longer knows is ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -85,6 +85,8 @@ class HeadReceived:
 class ObjectReceived:
     request: int
     data: bytes
+    # As above; it is not what the object is, only whom to charge if it is another one.
+    tls_key: bytes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class FetchFailed:
     fault: Fault
     detail: str
     absent: bool = False  # the peer answered that it does not have it: no failure of the link
+    tls_key: bytes | None = field(default=None, compare=False)  # who answered, if anybody did
 
 
 @dataclass(frozen=True, slots=True)

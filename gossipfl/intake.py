@@ -35,13 +35,17 @@ class Intake:
         if pending is None:
             return
         device = pending.device
+        if event.absent and not self.is_from(pending, event.tls_key):
+            self._somebody_else(pending)
+            return
         if event.absent:
             if device is not None:
                 core.book.reached(device, core.now)
         else:
             bound = core.book.unreached(pending.address, core.now)
             if event.fault is not Fault.REFUSED:
-                core.blame(bound, PeerError(event.fault, event.detail))
+                carrier = core.carrier(bound, event.tls_key)
+                core.blame(carrier, PeerError(event.fault, event.detail))
         if pending.purpose is Purpose.WALK and event.absent and device is not None:
             core.parcels.refuse(Purpose.WALK, pending.digest or b"", device)
             if pending.about is not None:
@@ -57,6 +61,9 @@ class Intake:
         if pending is None:
             return
         if event.head is None or (pending.etag and digest(event.head) == pending.etag):
+            if not self.is_from(pending, event.tls_key):
+                self._somebody_else(pending)
+                return
             if pending.device is not None:
                 core.book.reached(pending.device, core.now)
             elif event.member is not None and event.tls_key is not None:
@@ -65,6 +72,18 @@ class Intake:
             core.restorer.not_modified(pending)
             return
         self.check_head(pending, event.head, event.member, event.update, event.tls_key)
+
+    def is_from(self, pending: Pending, tls_key: bytes | None) -> bool:
+        """Did the peer that was asked answer itself? TLS proves which member did."""
+        owner = self._core.roster.device_of_tls(tls_key) if tls_key is not None else None
+        return pending.device is None or owner is None or owner == pending.device
+
+    def _somebody_else(self, pending: Pending) -> None:
+        """Another member answers at that address: what it says is not the asked one's word."""
+        core = self._core
+        core.book.unbind(pending.address, core.now)
+        core.collector.fetch_failed(pending)
+        core.restorer.refused(pending)
 
     def _introduced(self, pending: Pending, member: bytes, tls_key: bytes) -> None:
         """A device that has published nothing yet says who it is; its TLS key proves it."""
@@ -100,7 +119,7 @@ class Intake:
         tls_key: bytes | None,
     ) -> None:
         core = self._core
-        carrier = core.roster.device_of_tls(tls_key) if tls_key else pending.device
+        carrier = core.carrier(pending.device, tls_key)
         try:
             envelope = open_envelope(data, "head", core.limits.head_bytes)
         except PeerError as error:

@@ -31,11 +31,15 @@ class Parcels:
         core.emit(*effects)
         if pending is None:
             return
-        if pending.device is not None:
+        if not core.intake.is_from(pending, event.tls_key):
+            core.book.unbind(pending.address, core.now)
+        elif pending.device is not None:
             core.book.reached(pending.device, core.now)
         if digest(event.data) != pending.digest:
             what = f"a {pending.purpose.value} of other bytes"
-            core.blame(pending.device, PeerError(Fault.WRONG_DIGEST, what))
+            core.blame(
+                core.carrier(pending.device, event.tls_key), PeerError(Fault.WRONG_DIGEST, what)
+            )
             core.collector.fetch_failed(pending)
             return
         try:

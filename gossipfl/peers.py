@@ -45,6 +45,11 @@ class Peer:
     suspended: bool = False  # said goodbye (mDNS), still tried when polled
 
     @property
+    def address(self) -> Address | None:
+        """Where to ask; None if another device took over the only place that we knew."""
+        return self.addresses[0] if self.addresses else None
+
+    @property
     def seq(self) -> int:
         """The number of its newest verified head, 0 before the first."""
         return self.head.seq if self.head is not None else 0
@@ -116,6 +121,13 @@ class PeerBook:
         del peer.addresses[self._limits.addresses_per_device :]
         self.reached(device, now)
         return peer
+
+    def unbind(self, address: Address, now: float) -> None:
+        """Another device answers there: whoever used to is not there any more."""
+        old = self._bound.pop(address, None)
+        if old is not None:
+            self.peers[old].addresses.remove(address)
+            self.see(address, Source.RECORD, now)
 
     def reached(self, device: bytes, now: float) -> None:
         peer = self.peers.get(device)

@@ -52,6 +52,10 @@ class Pending:
     tls_key: bytes | None = None
 
 
+QUEUED_PER_DEVICE = 16
+"""Objects that may wait for one peer: guess, twice what a head can name at once."""
+
+
 class Pulls:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -75,15 +79,23 @@ class Pulls:
         """Ask for an object, now or when a transfer ends. Asking twice for one digest is one."""
         if pending.digest is None:
             raise ValueError("an object is fetched by its digest")
-        if self._is_wanted(pending):
+        if self.is_wanted(pending):
             return []
-        if len(self._objects_out) >= self._limits.pulls_out:
-            if len(self._waiting) < self._limits.pulls_queued:
-                self._waiting.append((pending, bytes_max))
-            return []
-        return [self._send(pending, bytes_max)]
+        if self._may_start(pending):
+            return [self._send(pending, bytes_max)]
+        queued = sum(p.device == pending.device for p, _ in self._waiting)
+        if len(self._waiting) < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
+            self._waiting.append((pending, bytes_max))
+        return []
 
-    def _is_wanted(self, pending: Pending) -> bool:
+    def _may_start(self, pending: Pending) -> bool:
+        """Is a transfer free, and not all but one taken by this very peer?"""
+        out = len(self._objects_out)
+        theirs = sum(self._pending[r].device == pending.device for r in self._objects_out)
+        return out < self._limits.pulls_out and theirs < max(1, self._limits.pulls_out - 2)
+
+    def is_wanted(self, pending: Pending) -> bool:
+        """Is this object being fetched from this peer, or waiting to be?"""
         key = (pending.purpose, pending.device, pending.digest)
         return any((p.purpose, p.device, p.digest) == key for p in self._pending.values()) or any(
             (p.purpose, p.device, p.digest) == key for p, _ in self._waiting
@@ -106,9 +118,14 @@ class Pulls:
         return pending, self._advance()
 
     def _advance(self) -> list[Effect]:
+        """Start what waits: models first, so that nobody's lists and receipts hold up a round."""
         effects: list[Effect] = []
-        while self._waiting and len(self._objects_out) < self._limits.pulls_out:
-            effects.append(self._send(*self._waiting.popleft()))
+        for models in (True, False):
+            for row in list(self._waiting):
+                is_model = row[0].purpose is Purpose.UPDATE
+                if is_model is models and self._may_start(row[0]):
+                    self._waiting.remove(row)
+                    effects.append(self._send(*row))
         return effects
 
     def cancel(self, purposes: frozenset[Purpose]) -> list[Effect]:

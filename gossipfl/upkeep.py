@@ -95,9 +95,9 @@ class Upkeep:
         core = self._core
         if name is None or core.shelf.object(name) is not None:
             return
-        if core.parcels.is_bad(purpose, name):
+        if core.parcels.is_bad(purpose, name) or peer.address is None:
             return
-        pending = Pending(purpose, peer.addresses[0], peer.device, digest=name)
+        pending = Pending(purpose, peer.address, peer.device, digest=name)
         core.emit(*core.pulls.object(pending, bytes_max(kind, core.limits)))
 
     def _walk(self, peer: Peer) -> None:
@@ -106,12 +106,10 @@ class Upkeep:
         name = core.chains.gap(peer.device)
         if name is None or self._walks_left <= 0:
             return
-        if core.parcels.is_bad(Purpose.WALK, name, peer.device):
+        if core.parcels.is_bad(Purpose.WALK, name, peer.device) or peer.address is None:
             return
         self._walks_left -= 1
-        pending = Pending(
-            Purpose.WALK, peer.addresses[0], peer.device, digest=name, about=peer.device
-        )
+        pending = Pending(Purpose.WALK, peer.address, peer.device, digest=name, about=peer.device)
         core.emit(*core.pulls.object(pending, core.limits.head_bytes))
 
     # --- receipts --------------------------------------------------------------------------
@@ -149,7 +147,8 @@ class Upkeep:
             return
         for entry in receipt.merged:
             if entry.device == core.device:
-                if entry.seq > core.own.seq:
+                if entry.seq > core.own.seq and self._doubts_left > 0:
+                    self._doubts_left -= 1
                     self._walk_to(peer, entry.head, core.device)
                 continue
             if not core.is_barred(entry.device):
@@ -175,9 +174,9 @@ class Upkeep:
 
     def _walk_to(self, peer: Peer, name: bytes, about: bytes) -> None:
         core = self._core
-        if core.parcels.is_bad(Purpose.WALK, name, peer.device):
+        if core.parcels.is_bad(Purpose.WALK, name, peer.device) or peer.address is None:
             return
-        pending = Pending(Purpose.WALK, peer.addresses[0], peer.device, digest=name, about=None)
+        pending = Pending(Purpose.WALK, peer.address, peer.device, digest=name, about=None)
         core.emit(*core.pulls.object(pending, core.limits.head_bytes))
 
     def restore_clock(self, data: bytes) -> None:

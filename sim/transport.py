@@ -96,7 +96,8 @@ class Transport:
             if exchange.live and exchange.phase is Phase.OPEN:
                 exchange.phase = Phase.OVER
                 exchange.client.exchanges.pop(exchange.effect.request, None)
-                failed = FetchFailed(exchange.effect.request, fault, detail, absent)
+                key = self._tls(exchange) if absent else None
+                failed = FetchFailed(exchange.effect.request, fault, detail, absent, key)
                 self._world.deliver(exchange.client, failed)
 
         self._world.schedule(max(when, self._world.now), fail)
@@ -251,7 +252,8 @@ class Transport:
             detail = f"{len(data)} bytes, at most {effect.bytes_max}"
             self._refuse(exchange, Fault.OVERSIZED, detail)
         else:
-            self._send(exchange, ObjectReceived(effect.request, data), len(data))
+            event = ObjectReceived(effect.request, data, self._tls(exchange))
+            self._send(exchange, event, len(data))
 
     def _send(self, exchange: Exchange, event: HeadReceived | ObjectReceived, size: int) -> None:
         world = self._world

@@ -111,7 +111,7 @@ class Client:
         try:
             async with asyncio.timeout_at(began + self._bound_s(partial.size or 0)) as bound:
                 await self._transfer(effect, partial, began, bound)
-            return ObjectReceived(effect.request, bytes(partial.data))
+            return ObjectReceived(effect.request, bytes(partial.data), partial.carrier)
         except Exception as error:
             return self._failed(effect.request, error)
         finally:
@@ -210,7 +210,11 @@ class Client:
                 raise TypeError("the session makes its own responses")
             self._traffic.bytes_sent += 17 + len(path) + _size(response.request_info.headers)
             self._traffic.bytes_received += 17 + _size(response.headers)
-            yield response
+            try:
+                yield response
+            except Exception as error:
+                error.tls_key = response.tls_key  # type: ignore[attr-defined]  # whom to charge
+                raise
 
     def _bound_s(self, size: int) -> float:
         """How long a whole transfer of this size may take."""
@@ -219,7 +223,13 @@ class Client:
     def _failed(self, request: int, error: Exception) -> FetchFailed:
         refusal = refusal_of(error)
         self._traffic.fetches_failed += not refusal.absent
-        return FetchFailed(request, refusal.fault, refusal.detail, refusal.absent)
+        return FetchFailed(
+            request,
+            refusal.fault,
+            refusal.detail,
+            refusal.absent,
+            tls_key=getattr(error, "tls_key", None),
+        )
 
 
 class _NotTheRest(Exception):

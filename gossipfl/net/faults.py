@@ -68,7 +68,7 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(Fault.REFUSED, f"the peer ended TLS: {error.__cause__.reason}")
         case aiohttp.ClientOSError():
             return Refusal(Fault.UNREACHABLE, f"connection lost: {error.strerror or error}")
-        case aiohttp.InvalidURL():
+        case aiohttp.InvalidURL() | UnicodeError():  # idna refuses labels that are empty or long
             return Refusal(Fault.UNREACHABLE, "not an address")
         case aiohttp.ClientResponseError():
             return Refusal(Fault.MALFORMED, f"not HTTP: {error.message.partition(chr(10))[0][:80]}")

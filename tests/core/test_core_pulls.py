@@ -20,7 +20,9 @@ def pulls(**limits: int) -> Pulls:
     return Pulls(replace(Limits(), **limits))
 
 
-def wanted(n: int, purpose: Purpose = Purpose.UPDATE, device: bytes | None = P) -> Pending:
+def wanted(n: int, purpose: Purpose = Purpose.UPDATE, device: bytes | None = None) -> Pending:
+    """Object n; each from another peer, unless one is named."""
+    device = device or n.to_bytes(16, "big")
     return Pending(purpose, HERE, device, digest=n.to_bytes(32, "big"))
 
 
@@ -106,8 +108,8 @@ def test_cancelled_requests_are_gone_and_others_start() -> None:
 def test_a_peer_that_is_cut_off_is_asked_nothing_more() -> None:
     held = pulls(pulls_out=1)
     other = b"q" * 16
-    held.object(wanted(1), 10)
-    held.object(wanted(2), 10)
+    held.object(wanted(1, device=P), 10)
+    held.object(wanted(2, device=P), 10)
     held.object(wanted(3, device=other), 10)
     held.head(Pending(Purpose.POLL, HERE, P), None)
     effects = held.cancel_device(P)
@@ -119,13 +121,33 @@ def test_a_peer_that_is_cut_off_is_asked_nothing_more() -> None:
 def test_what_is_out_can_be_asked() -> None:
     held = pulls()
     held.head(Pending(Purpose.CONTACT, HERE, None), None)
-    held.object(wanted(1, Purpose.BUNDLE), 10)
+    held.object(wanted(1, Purpose.BUNDLE, P), 10)
     assert held.out(Purpose.BUNDLE) == 1
     assert held.out(Purpose.POLL) == 0
     assert held.is_asked(P, Purpose.BUNDLE)
     assert not held.is_asked(P, Purpose.POLL)
     assert held.is_knocking(HERE)
     assert not held.is_knocking(Address("10.0.0.2", 1))
+
+
+def test_one_peer_cannot_take_every_transfer() -> None:
+    """Four are out at once; a peer that drips its answers holds two of them at most."""
+    held = pulls(pulls_out=4)
+    slow = [e for n in range(40) for e in held.object(wanted(n, device=P), 10)]
+    assert len(slow) == 2
+    assert held.size == 2 + 16, "and only so much of it waits"
+    assert len(held.object(wanted(50), 10)) == 1, "others are asked all the same"
+
+
+def test_models_come_before_lists() -> None:
+    held = pulls(pulls_out=1)
+    [first] = held.object(wanted(1), 10)
+    held.object(wanted(2, Purpose.EVIDENCE), 10)
+    held.object(wanted(3), 10)
+    assert isinstance(first, FetchObject)
+    _, [then] = held.answered(first.request)
+    assert isinstance(then, FetchObject)
+    assert then.digest == (3).to_bytes(32, "big")
 
 
 def test_an_object_without_a_name_is_our_own_bug() -> None:
