@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gossipfl.aggregation import RuleError, merge_step
+from gossipfl.aggregation import RuleError, catastrophic, merge_step
 from gossipfl.convergence import convergence
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import (
@@ -49,8 +49,8 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         return MergeFailed(effect.job, str(error))
     anchor = effect.own if effect.own is not None else merged.parameters
     try:
-        kept_old = effect.previous is not None and (
-            trainer.loss(merged.parameters) > trainer.loss(effect.previous) + CATASTROPHE_NATS
+        kept_old = effect.previous is not None and catastrophic(
+            trainer.loss(merged.parameters), trainer.loss(effect.previous), CATASTROPHE_NATS
         )
         evaluation = trainer.evaluate(
             effect.previous if kept_old and effect.previous is not None else merged.parameters

@@ -117,7 +117,7 @@ class Device:
     def serve(self, effect: Fetch) -> Answer:
         if isinstance(effect, FetchObject):
             data = self.node.shelf.object(effect.digest) or self.store.get(effect.digest)
-            return _object(effect, data)
+            return _object(effect, data, self.keys.tls_key)
         served = self.node.shelf.head(effect.device)
         if served is None and effect.device is None:
             member = self.node.shelf.member
@@ -191,7 +191,7 @@ class Puppet:
     def serve(self, effect: Fetch) -> Answer:
         self.asked.append(effect)
         if isinstance(effect, FetchObject):
-            return _object(effect, self.objects.get(effect.digest))
+            return _object(effect, self.objects.get(effect.digest), self.keys.tls_key)
         if effect.device is not None and effect.device != self.id:
             data = self.heads.get(effect.device)
             return self.says(effect, data) if data else absent(effect)
@@ -213,12 +213,12 @@ def absent(effect: Fetch) -> FetchFailed:
     return FetchFailed(effect.request, Fault.REFUSED, "404", absent=True)
 
 
-def _object(effect: FetchObject, data: bytes | None) -> Answer:
+def _object(effect: FetchObject, data: bytes | None, tls_key: bytes) -> Answer:
     if data is None:
         return absent(effect)
     if len(data) > effect.bytes_max:
-        return FetchFailed(effect.request, Fault.OVERSIZED, f"{len(data)} bytes")
-    return ObjectReceived(effect.request, data)
+        return FetchFailed(effect.request, Fault.OVERSIZED, f"{len(data)} bytes", tls_key=tls_key)
+    return ObjectReceived(effect.request, data, tls_key)
 
 
 class Table:

@@ -316,6 +316,29 @@ def test_other_bytes_than_asked_for_cost_the_carrier() -> None:
     scene.expect({Fault.WRONG_DIGEST: 1})
 
 
+def test_whoever_took_over_an_address_pays_for_what_it_serves_there() -> None:
+    """x answers where `named` used to live (a new lease, or a forged ARP answer): the TLS key says
+    who it is, the address book does not."""
+    scene = Scene()
+    scene.named.publish(policy=b"p" * 32)
+    asked = opened(scene.table, scene.me, FetchObject, scene.named)
+    wrong = ObjectReceived(asked.request, b"other bytes", scene.x.keys.tls_key)
+    scene.table.send(scene.me, wrong)
+    scene.expect({Fault.WRONG_DIGEST: 1})
+    scene.named.publish(revocations=b"r" * 32)
+    asked = opened(scene.table, scene.me, FetchObject, scene.named)
+    failed = FetchFailed(asked.request, Fault.OVERSIZED, "5 GB", tls_key=scene.x.keys.tls_key)
+    scene.table.send(scene.me, failed)
+    scene.expect({Fault.WRONG_DIGEST: 1, Fault.OVERSIZED: 1})
+
+
+def test_bytes_from_a_stranger_are_charged_to_nobody() -> None:
+    scene = Scene()
+    asked = scene.object_asked(policy=b"p" * 32)
+    scene.table.send(scene.me, ObjectReceived(asked.request, b"other bytes", b"s" * 32))
+    scene.expect({})
+
+
 @pytest.mark.parametrize("field", ["policy", "revocations", "evidence", "peers", "member"])
 def test_a_head_that_names_garbage_costs_its_signer(field: str) -> None:
     scene = Scene()
@@ -324,8 +347,12 @@ def test_a_head_that_names_garbage_costs_its_signer(field: str) -> None:
     faults = scene.me.faults(scene.x)
     assert sum(faults.values()) == 1
     assert set(faults) <= {Fault.MALFORMED.value, Fault.BAD_EVIDENCE.value}
-    scene.table.advance(60.0)
-    assert scene.me.faults(scene.x) == faults, "it is not fetched again"
+    fetched = len(scene.me.sent(FetchObject))
+    for _ in range(3):
+        scene.x.publish(**{field: digest(b"garbage")})
+        scene.table.advance(20.0)
+    assert scene.me.faults(scene.x) == faults
+    assert len(scene.me.sent(FetchObject)) == fetched, "it is not fetched again"
 
 
 def test_bad_evidence_costs_the_lister_and_not_the_accused() -> None:

@@ -233,3 +233,22 @@ def test_peers_keep_what_a_restarted_device_needs() -> None:
         assert isinstance(answer, HeadReceived)
         assert answer.head is not None
         assert decode(open_envelope(answer.head, "head", 4096).payload, Head).seq == seq
+
+
+def test_a_restart_with_nothing_to_say_serves_the_head_of_before() -> None:
+    """No policy, no update, no lists: the numbers stay, and so does the answer to "who are you"."""
+    table = Table(n=3)
+    devices = [table.device() for _ in range(3)]
+    table.introduce()
+    table.advance(20.0)
+    me = devices[0]
+    before = me.store.load().head
+    assert before is not None
+    table.restart(me)
+    assert served(me) is None, "an old disk may hold an old head"
+    table.introduce()
+    table.advance(60.0)
+    shown = me.node.shelf.head(None)
+    assert shown is not None
+    assert shown.envelope == before
+    assert me.node.view().seq == 1
