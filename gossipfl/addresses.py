@@ -93,9 +93,22 @@ class Addresses:
         core.records[record.device] = (record, envelope)
         for text in record.addresses:
             address = parse_address(text)
-            # A name would be looked up on a stranger's word: records carry addresses only.
-            if address is not None and is_literal(address.host):
+            if address is not None and self._is_believable(address.host):
                 core.book.see(address, Source.RECORD, core.now)
+
+    def _is_believable(self, host: str) -> bool:
+        """A private or link-local address; loopback only for a fleet on one machine.
+
+        A name, or an address out there, would make the whole fleet call whom a liar names.
+        """
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if address.is_loopback:
+            own = self._record[0].addresses if self._record else []
+            return any(text.startswith(("127.", "[::1]")) for text in own)
+        return address.is_private or address.is_link_local
 
     def restore(self, data: bytes) -> None:
         core = self._core
@@ -105,15 +118,6 @@ class Addresses:
                 continue
             check_signature(envelope)
             self.take_record(decode(envelope.payload, Record, core.limits.head_bytes), item)
-
-
-def is_literal(host: str) -> bool:
-    """Is this an IP address, and not a name?"""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def parse_address(text: str) -> Address | None:

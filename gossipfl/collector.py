@@ -65,10 +65,11 @@ class Collector:
         if policy is None or live == 0:
             self.sample = self.f = 0
             return
-        # Who is condemned or in quarantine is not asked, and was one of the assumed attackers.
         self.rule = policy.rule
-        out = self._core.reputation.excluded(self._core.now)
-        attackers = min(max(0, policy.attackers - out), live)
+        # Who is condemned by proof was one of the assumed attackers. Not so who is in quarantine:
+        # an honest outlier may be, and then the rule would stand against too few.
+        condemned = len({device for device, _ in self._core.evidence})
+        attackers = min(max(0, policy.attackers - condemned), live)
         wanted = policy.sample
         if wanted is None:
             # From the live, not from the policy's n: with fewer honest ones the same attackers are

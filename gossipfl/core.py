@@ -142,7 +142,9 @@ class Core:
     def notice(
         self, topic: Topic, text: str, device: bytes | None = None, warning: bool = False
     ) -> None:
-        self.out.append(Notice(topic, text, device, warning))
+        # Peers' words may be in it: nobody may write a line of our log, or to a terminal.
+        plain = "".join(c if c.isprintable() else "?" for c in text)
+        self.out.append(Notice(topic, plain, device, warning))
 
     def time(self) -> int:
         """Fleet time, seconds since the epoch."""

@@ -60,6 +60,10 @@ class PeerError(Exception):
         self.peer = peer
 
 
+class SignerError(PeerError):
+    """A fault of who signed it, which who passed it on could not know: nobody is charged here."""
+
+
 class Exit(IntEnum):
     """Exit codes of every verb (docs/reference/errors.md)."""
 

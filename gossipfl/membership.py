@@ -8,6 +8,7 @@ can move, and which never goes back.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -242,4 +243,5 @@ class Roster:
 
     def load(self, data: bytes) -> None:
         for item in unpack_list(data, self._limits.devices * self._limits.member_bytes):
-            self.admit(item)
+            with suppress(PeerError):  # a full table must not keep us from starting
+                self.admit(item)

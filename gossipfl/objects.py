@@ -124,6 +124,9 @@ def unpack_list(data: bytes, size_max: int) -> list[bytes]:
     items = unpack(data, size_max)
     if not (isinstance(items, list) and all(isinstance(item, bytes) for item in items)):
         raise PeerError(Fault.MALFORMED, "a list object is an array of byte strings")
+    if len(set(items)) != len(items):
+        # Copies of one valid entry would each be verified: a second of work for a liar's minute.
+        raise PeerError(Fault.MALFORMED, "a list object names nothing twice")
     return items
 
 

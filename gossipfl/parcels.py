@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from gossipfl.chains import SeenHead, verify_evidence
 from gossipfl.core import Core
-from gossipfl.errors import Fault, PeerError
+from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import ObjectReceived, Topic
 from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Head, Receipt
@@ -44,6 +44,9 @@ class Parcels:
             return
         try:
             self._dispatch(pending, event.data)
+        except SignerError as error:
+            self.refuse(pending.purpose, pending.digest)
+            core.notice(Topic.REFUSED, f"a policy is refused: {error}", warning=True)
         except PeerError as error:
             self.refuse(pending.purpose, pending.digest)
             core.blame(pending.about or pending.device, error)
@@ -143,7 +146,10 @@ class Parcels:
 
     def _evidence(self, data: bytes, size_max: int) -> None:
         core = self._core
+        held = set(core.evidence.values())
         for item in unpack_list(data, size_max):
+            if item in held:
+                continue
             evidence, accused = verify_evidence(item, core.roster.verify_chain, core.limits)
             if (accused, evidence.kind.value) in core.evidence:
                 continue

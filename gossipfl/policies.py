@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gossipfl.config import Limits
-from gossipfl.errors import Fault, PeerError
+from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.messages import Member, Policy, Role
 from gossipfl.objects import digest, pack_list, unpack_list, unpack_vouched
 from gossipfl.wire import check_signature, decode, open_envelope
@@ -86,18 +86,18 @@ class Policies:
             return None
         prev = accepted.policy.prev
         if prev is None:
-            raise PeerError(Fault.WRONG_ROLE, "only an issuer opens a new term")
+            raise SignerError(Fault.WRONG_ROLE, "only an issuer opens a new term")
         before = self._history.get(prev)
         if before is None:
             return prev
         if before.policy.term != accepted.policy.term:
-            raise PeerError(Fault.WRONG_ROLE, "only an issuer opens a new term")
+            raise SignerError(Fault.WRONG_ROLE, "only an issuer opens a new term")
         return None
 
     def add(self, accepted: Accepted) -> None:
         before = self._history.get(accepted.policy.prev or b"")
         if before is not None and accepted.policy.version != before.policy.version + 1:
-            raise PeerError(Fault.MALFORMED, "the policy's version does not follow its prev")
+            raise SignerError(Fault.MALFORMED, "the policy's version does not follow its prev")
         self._history[accepted.digest] = accepted
         while len(self._history) > HISTORY_MAX:
             del self._history[self._least().digest]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gossipfl.codecs import problem
 from gossipfl.core import Core, Job
-from gossipfl.errors import Fault, PeerError
+from gossipfl.errors import Fault, SignerError
 from gossipfl.events import JobFailed, JobReady, LoadJob, Topic
 from gossipfl.identity import short_name
 from gossipfl.messages import Lineage
@@ -36,7 +36,7 @@ class Steering:
             return None
         accepted = core.policies.verify(data)
         if accepted.policy.bundle_bytes > core.limits.bundle_bytes:
-            raise PeerError(Fault.OVERSIZED, "the policy's bundle is above this device's limit")
+            raise SignerError(Fault.OVERSIZED, "the policy's bundle is above this device's limit")
         missing = core.policies.missing(accepted)
         if missing is not None:
             if len(self._waiting) < WAITING_MAX:

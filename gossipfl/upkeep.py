@@ -19,6 +19,9 @@ from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import unpack
 
+KNOCKS_MAX = 8
+"""Addresses tried at once that nobody has answered from: guess, a fleet of 64 is met in seconds."""
+
 
 class Upkeep:
     def __init__(self, core: Core) -> None:
@@ -39,6 +42,8 @@ class Upkeep:
         """Knock at due candidates, poll when it is time, look after what is still missing."""
         core = self._core
         for address in core.book.due(core.now):
+            if core.pulls.out(Purpose.CONTACT) >= KNOCKS_MAX:
+                break  # addresses that swallow requests must not use up those of the rounds
             self._knock(address)
         if core.now >= self.poll_at:
             self.poll_at = core.now + core.pace.poll_interval_s
@@ -49,6 +54,8 @@ class Upkeep:
         core.steering.seek()
 
     def due(self) -> float:
+        if self._core.pulls.out(Purpose.CONTACT) >= KNOCKS_MAX:
+            return self.poll_at  # the answer to a knock wakes us
         return min(self.poll_at, max(self._core.book.next_due(), self._core.now))
 
     def _knock(self, address: Address) -> None:

@@ -7,6 +7,7 @@ matters here is that no carrier can make us wait, hold or read more than the lim
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -38,6 +39,9 @@ READ_BYTES = 256 * 1024  # buffered per connection while a large object comes in
 SKIPPED = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 _tls_keys: WeakKeyDictionary[asyncio.BaseTransport, bytes] = WeakKeyDictionary()
+
+
+log = logging.getLogger(__name__)
 
 
 class Response(aiohttp.ClientResponse):
@@ -221,7 +225,12 @@ class Client:
         return self._limits.transfer_base_s + size / self._limits.transfer_bytes_per_s
 
     def _failed(self, request: int, error: Exception) -> FetchFailed:
-        refusal = refusal_of(error)
+        try:
+            refusal = refusal_of(error)
+        except Exception:
+            # Nothing that a peer sends may end the agent; what we did not foresee is said loudly.
+            log.exception("a request failed in a way that has no name yet")
+            refusal = Refusal(Fault.UNREACHABLE, f"unforeseen: {type(error).__name__}")
         self._traffic.fetches_failed += not refusal.absent
         return FetchFailed(
             request,

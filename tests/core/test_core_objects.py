@@ -92,9 +92,14 @@ def test_vouched_objects_come_back(envelope: bytes, member: bytes) -> None:
     assert unpack_vouched(pack_vouched(vouched), LIMITS) == vouched
 
 
-@given(st.lists(st.binary(max_size=40), max_size=20))
+@given(st.lists(st.binary(max_size=40), max_size=20, unique=True))
 def test_lists_come_back(items: list[bytes]) -> None:
     assert unpack_list(pack_list(items), 4096) == items
+
+
+def test_a_list_names_nothing_twice() -> None:
+    """Copies of one valid proof would each be verified: a liar's minute for a second of ours."""
+    assert fault_of(unpack_list, pack_list([b"a", b"b", b"a"]), 4096) is Fault.MALFORMED
 
 
 @pytest.mark.parametrize("value", [[], [b"a"], ["a", b"b"], [None, b"b"], [b"a", b"b", b"c"], None])
