@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,16 @@ def test_collapse_is_as_defined(case: tuple[Any, ...], data: st.DataObject) -> N
             result.parameters, by_definition(name, x, f), rtol=1e-4, atol=1e-4 * max(at, 1)
         )
         kept, _, clusters = collapsed(x.astype(np.float64), f)
-        assert result.collapsed == tuple(i - 1 for i in range(len(x)) if i not in kept)
+        expected = {i - 1 for i in range(len(x)) if i not in kept}
+        assert len(result.collapsed) == len(expected)
+        # Of two copies, which one goes hangs on the last bit of a distance; they are as far away.
+        for ours, theirs in zip(
+            sorted(set(result.collapsed) - expected),
+            sorted(expected - set(result.collapsed)),
+            strict=True,
+        ):
+            far = [float(np.linalg.norm(x[i + 1] - x[0])) for i in (ours, theirs)]
+            assert math.isclose(*far, rel_tol=1e-4)
         assert result.clusters == tuple(i - 1 for i in clusters)
         assert sum(result.influence) <= 1 + 1e-9
 

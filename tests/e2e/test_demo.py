@@ -24,6 +24,8 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "gossipfl", "demo", "--folder", str(folder / "demo"), *options],
         stdout=subprocess.PIPE,
+        # A shell that runs us in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
