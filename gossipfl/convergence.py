@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean
 
-from gossipfl.aggregation import squared_distances
+from gossipfl.aggregation import Merge, squared_distances
 from gossipfl.parameters import Vector
 
 
@@ -18,9 +18,10 @@ from gossipfl.parameters import Vector
 class Convergence:
     """L2 norms.
 
-    `distance` is the consensus distance (Kong et al. 2021) as one device sees it: of the pulled
-    models and its own to their merge, and the median instead of the mean, which no minority of
-    liars can move out of the range of honest ones.
+    `distance` is the consensus distance (Kong et al. 2021) as one device sees it: the mean distance
+    of the pulled models and its own to their merge, without the f largest and the f smallest, so
+    that f liars cannot move it out of the range of honest ones. It estimates the distance to the
+    mean of the fleet: a merge of k models lies nearer to each of them, and Krum's further away.
     """
 
     distance: float
@@ -35,21 +36,40 @@ class Convergence:
 
 
 def convergence(
-    merge: Vector,
+    merge: Merge,
     received: Sequence[Vector],
     own: Vector | None,
     before: Vector | None,
     initial: Vector,
+    f: int,
 ) -> Convergence:
-    """Of a merge float32[d] of the `received` and the own published model. `before`: the base from
-    which the own one was trained; `initial`: params0."""
-    squares = squared_distances(merge, received if own is None else [own, *received])
+    """Of a merge of the `received` and the own published model, float32[d] each. `before`: the base
+    from which the own one was trained; `initial`: params0; f of the received may lie."""
+    merged, shares = merge.parameters, list(merge.influence)
+    rows = list(received)
+    if own is not None:
+        rows, shares = [own, *rows], [1.0 - sum(shares), *shares]
     return Convergence(
-        distance=math.sqrt(median(squares)) if squares else 0.0,
-        travelled=_norm(merge, initial),
-        step=None if before is None else _norm(merge, before),
+        distance=_middle(squared_distances(merged, rows), f) / math.sqrt(_shrinkage(shares)),
+        travelled=_norm(merged, initial),
+        step=None if before is None else _norm(merged, before),
         update=None if before is None or own is None else _norm(own, before),
     )
+
+
+def _middle(squares: Sequence[float], f: int) -> float:
+    """The mean root of all but the f largest and f smallest; of the one or two in the middle where
+    that leaves none."""
+    ordered = sorted(map(math.sqrt, squares))
+    cut = min(f, max(0, len(ordered) - 1) // 2)
+    return fmean(ordered[cut : len(ordered) - cut]) if ordered else 0.0
+
+
+def _shrinkage(shares: Sequence[float]) -> float:
+    """E|x_j - sum w_i x_i|^2 over E|x_j - mean|^2 for independent x: 1 - 2/k + sum w_i^2."""
+    if not shares:
+        return 1.0
+    return 1.0 - 2.0 / len(shares) + sum(share * share for share in shares) or 1.0
 
 
 def _norm(a: Vector, b: Vector) -> float:

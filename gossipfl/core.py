@@ -59,6 +59,7 @@ class Job:
     layout: Layout | None = None
     initial: Vector | None = None
     base: Vector | None = None
+    merged: Vector | None = None  # the newest merge: the base, if no round below quorum came since
     base_round: int = 0
     pub: Vector | None = None  # our published model, as everyone decodes it
     pub_digest: bytes | None = None

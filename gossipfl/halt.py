@@ -8,6 +8,7 @@ again after a silence: one device's new data teach nobody while the others rest.
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 from gossipfl.convergence import Convergence
@@ -19,6 +20,8 @@ from gossipfl.stopping import QUIET_ROUNDS, Cause, Stopping
 from gossipfl.wire import encode, pack, unpack
 
 DOCUMENT_BYTES_MAX = 4_096
+SILENT_ROUNDS = 3
+"""Who published nothing for so many round intervals, and could be asked, was at rest: guess."""
 
 
 class Halt:
@@ -28,6 +31,7 @@ class Halt:
         self.cause: Cause | None = None
         self.seen: Convergence | None = None  # of the newest merge
         self._measuring = False
+        self._published: deque[float] = deque(maxlen=QUIET_ROUNDS)  # when our updates went out
         self._resumed: dict[bytes, float] = {}  # peers that train again, and when that was seen
         self._saved: tuple[bytes, Stopping, Convergence | None] | None = None
 
@@ -42,7 +46,7 @@ class Halt:
             return False
         checks = self._stop.drift is not None and self._may_look and not cause.is_hard
         if entered:
-            self._resumed.clear()
+            self._settle()
             self.state = self.state.checked(core.job.loss, math.inf)
             core.publisher.touch("stopping")
             core.notice(Topic.ROUND, f"finished: {self.why}")
@@ -53,6 +57,15 @@ class Halt:
         pause = core.pace.round_interval_s or core.pace.poll_interval_s
         core.rounds.next_at = core.now + pause if checks else math.inf
         return True
+
+    def _settle(self) -> None:
+        """The rest begins. Rounds below quorum have trained on alone: local steps specialise, so
+        the newest merge is the model to keep."""
+        core, job = self._core, self._core.job
+        self._resumed.clear()
+        if job.merged is not None and job.base is not job.merged:
+            job.base = job.merged
+            core.publisher.touch("base")
 
     @property
     def is_due(self) -> bool:
@@ -94,7 +107,7 @@ class Halt:
             case Cause.PATIENCE:
                 return f"no better model in {state.since_best} rounds"
             case Cause.QUIET:
-                return f"peers brought nothing new in {QUIET_ROUNDS} rounds"
+                return "most peers brought nothing new"
 
     # --- what happens in rounds ------------------------------------------------------------
 
@@ -104,10 +117,17 @@ class Halt:
     def pulled(self, size: int) -> None:
         self.state = self.state.pulled(size)
 
-    def merged(self, event: MergeFinished, is_new: bool) -> None:
-        """`is_new`: more peers than may lie brought an update not merged before."""
+    def merged(self, event: MergeFinished, f: int) -> None:
+        """A merge in which the own model took part; f of the others may lie."""
+        rounds, pace = self._core.rounds, self._core.pace
+        self._published.append(rounds.published_at)
+        since = self._published[0] - pace.round_interval_s / 2
+        asked = [rounds.inbox[d] for d in rounds.sampled if d in rounds.inbox]
+        new = sum(entry.seen_at >= since for entry in asked)
         self.seen = event.seen or self.seen
-        self.state = self.state.merged(event.seen, event.accuracy, event.loss, is_new=is_new)
+        self.state = self.state.merged(
+            event.seen, event.accuracy, event.loss, is_quiet=new <= max(f, _minority(len(asked)))
+        )
         self._core.publisher.touch("stopping")
 
     def unmerged(self) -> None:
@@ -145,17 +165,25 @@ class Halt:
                 self._go_on(f"the loss on local data rose by more than {margin:g}")
 
     def peer_published(self, device: bytes, silent_s: float) -> None:
-        """A new update of our lineage; its signer is known to have been silent for so long."""
-        core, pace = self._core, self._core.pace
-        policy = core.job.policy
-        silence_s = max(QUIET_ROUNDS * pace.round_interval_s, pace.round_deadline_s)
-        if self.cause is None or policy is None or silent_s < silence_s:
+        """A new update of our lineage; its signer is known to have been silent for so long.
+
+        Who rests for a reason of its own goes on once more peers than may lie have broken a
+        silence. Who rests because the others did goes on once half of them train.
+        """
+        core, pace, policy = self._core, self._core.pace, self._core.job.policy
+        silence_s = max(SILENT_ROUNDS * pace.round_interval_s, pace.round_deadline_s)
+        if self.cause is None or policy is None:
             return
         if core.reputation.weight(device, core.now) <= 0.0:
             return
+        followed = self.cause is Cause.QUIET
+        if silent_s < silence_s and not followed:
+            return
         self._resumed[device] = core.now
-        recent = sum(core.now - at <= pace.stale_s for at in self._resumed.values())
-        if recent > policy.attackers:
+        lately = silence_s if followed else pace.stale_s
+        recent = sum(core.now - at <= lately for at in self._resumed.values())
+        few = _minority(len(core.rounds.inbox)) if followed else 0
+        if recent > max(policy.attackers, few):
             self._go_on(f"{recent} peers train again")
 
     def _go_on(self, why: str) -> None:
@@ -173,6 +201,7 @@ class Halt:
     def reset(self) -> None:
         """Another lineage."""
         self.state, self.cause, self.seen, self._measuring = Stopping(), None, None, False
+        self._published.clear()
 
     def dump(self) -> bytes:
         lineage, seen = self._core.job.lineage, self.seen
@@ -216,3 +245,8 @@ class Halt:
             "rounds_without_better": state.since_best,
             "quiet_rounds": state.quiet,
         }
+
+
+def _minority(count: int) -> int:
+    """The most of `count` that are fewer than half."""
+    return max(0, count - 1) // 2

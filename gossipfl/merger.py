@@ -103,7 +103,7 @@ class Merger:
             return
         joined = self._own_name is None and job.base is None
         if not event.kept_old:
-            job.base = event.merge.parameters
+            job.base = job.merged = event.merge.parameters
             job.base_round = core.rounds.number
         else:
             core.notice(
@@ -111,8 +111,7 @@ class Merger:
             )
         job.accuracy, job.loss = event.accuracy, event.loss
         if self._own_name is not None:
-            fresh = sum(entry.is_fresh for entry in self._merging)
-            core.halt.merged(event, is_new=fresh > self._rule_used[1])
+            core.halt.merged(event, self._rule_used[1])
         self._score(event)
         self._leave_receipt(event)
         core.rounds.align(self._merging)

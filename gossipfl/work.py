@@ -67,7 +67,7 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         seen=None
         if effect.initial is None
         else convergence(
-            merged.parameters, effect.received, effect.own, effect.before, effect.initial
+            merged, effect.received, effect.own, effect.before, effect.initial, effect.f
         ),
     )
 
