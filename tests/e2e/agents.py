@@ -25,6 +25,7 @@ from gossipfl.bundle.signing import sign
 from gossipfl.errors import UserError
 from gossipfl.fleet import documents
 from gossipfl.fleet.local import enrol_local, make_fleet
+from gossipfl.messages import Stop
 
 WAIT_S = 60.0  # far above what anything here takes: several tests may share two cores
 LOOK_S = 0.05
@@ -133,7 +134,14 @@ class Device:
 class Fleet:
     """`count` enrolled devices with data; nothing runs yet."""
 
-    def __init__(self, root: Path, count: int, pace: str, rounds: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        count: int,
+        pace: str,
+        rounds: int | None = None,
+        stop: Stop | None = None,
+    ) -> None:
         self.root = root
         self.fleet = make_fleet(root / "fleet", "test")
         self.operator = self.fleet.operator().load()
@@ -141,7 +149,9 @@ class Fleet:
         bundle = sign(read_path(shipped), self.operator.signer, self.operator.member_object)
         data = write(bundle)
         (root / "job.gfl").write_bytes(data)
-        choices = documents.Choices(count, 0, "mean", epochs=2, momentum=0.9, rounds=rounds)
+        choices = documents.Choices(
+            count, 0, "mean", epochs=2, momentum=0.9, rounds=rounds, stop=stop
+        )
         policy = documents.next_policy(
             documents.Job.of(bundle, data), choices, None, self.operator.member, int(time.time())
         )
