@@ -50,7 +50,8 @@ def _row(label: str, text: str, paint: Paint) -> str:
 
 def _state(status: Mapping[str, Any]) -> str:
     if status.get("finished"):
-        why = f": {status['finished_why']}" if status.get("finished_why") else ""
+        cause = status.get("stopping", {}).get("cause")
+        why = f": {status['finished_why']}" if cause != "rounds" else ""
         return f"finished after {status['round']} rounds, head {status['seq']}{why}"
     return f"round {status['round']}, {status['phase']}, head {status['seq']}"
 

@@ -19,7 +19,7 @@ from gossipfl.events import (
     StartTraining,
 )
 from gossipfl.interfaces import Evaluation
-from gossipfl.messages import Head, Stop, Training, UpdateRef
+from gossipfl.messages import Head, Receipt, Stop, Training, UpdateRef
 from gossipfl.objects import digest
 from gossipfl.stopping import ALONE_ROUNDS, WINDOW
 from gossipfl.view import View
@@ -134,6 +134,8 @@ def test_the_byte_budget_counts_what_it_published_and_pulled() -> None:
         assert isinstance(used, int)
         assert 2_000 <= used < 2_000 + 3 * ref.size, "no more than the last round's above it"
         assert used % ref.size == 0
+        published = view(device).round * ref.size
+        assert used >= published + 2 * (view(device).round - 2) * ref.size, "and of two peers"
 
 
 def table_update(device: Device) -> UpdateRef:
@@ -154,6 +156,31 @@ def test_the_last_to_train_does_not_train_on_alone() -> None:
     at_rest(table)
     assert cause(lucky) == "quiet"
     assert view(lucky).round - when <= ALONE_ROUNDS + 1
+
+
+def test_who_is_left_alone_rests_with_the_newest_merge() -> None:
+    """Its rounds without the others would specialise its model further and further."""
+    table = fleet(stop=Stop(distance=1e-9))
+    me, *others = table.devices
+    table.until(lambda: me.node.base_round == 4, 300.0)
+    merge = me.node.base
+    assert merge is not None
+    for device in others:
+        device.down = True
+    table.until(lambda: me.node.base is not merge, 8 * ROUND_S)
+    at_rest(table, me)
+    assert cause(me) == "quiet"
+    assert me.node.base is not None
+    assert me.node.base_round > 4 or np.array_equal(me.node.base, merge)
+    assert view(me).round > me.node.base_round, "rounds without a merge came last"
+    newest = me.store.load().receipt
+    assert newest is not None
+    receipt = decode(open_envelope(newest, "receipt", 65_536).payload, Receipt)
+    assert view(me).base == receipt.base.hex()
+    table.advance(15.0)
+    table.restart(me)
+    table.until(lambda: view(me).base is not None, 30.0)
+    assert view(me).base == receipt.base.hex()
 
 
 def improving() -> Any:
@@ -228,6 +255,7 @@ def test_new_data_do_not_outlive_the_policys_rounds() -> None:
     table.send(table.devices[0], DataChanged())
     table.advance(3 * ROUND_S)
     assert [view(d).round for d in table.devices] == [3] * 3
+    assert not [n for n in table.devices[0].notices if "goes on" in n.text]
 
 
 def test_new_data_while_it_trains_renew_its_patience() -> None:

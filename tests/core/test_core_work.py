@@ -1,4 +1,4 @@
-"""The two heavy steps and the store's fake: foreign code and disks that fail end no node."""
+"""The heavy steps and the store's fake: foreign code and disks that fail end no node."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from harness import Table, Toy
 from gossipfl.errors import StoreError
 from gossipfl.events import (
     Batch,
+    Measure,
+    Measured,
     MergeFailed,
     MergeFinished,
     StartMerge,
@@ -22,7 +24,7 @@ from gossipfl.interfaces import Evaluation
 from gossipfl.memory import Crash, MemoryStore, StoreFault
 from gossipfl.messages import Training
 from gossipfl.parameters import Vector
-from gossipfl.work import CATASTROPHE_NATS, local_step, merge
+from gossipfl.work import CATASTROPHE_NATS, local_step, measure, merge
 
 ONES = np.ones(4, np.float32)
 
@@ -205,3 +207,21 @@ def test_a_copy_is_on_its_own() -> None:
     assert copy.get(b"a") == b"A"
     assert store.get(b"a") is None, "pruned links take their objects along"
     copy.commit(Batch(seq=2, head=b"another two"))
+
+
+# --- at rest ------------------------------------------------------------------------------------
+
+
+def test_a_measurement_that_fails_ends_no_node() -> None:
+    class Failing(Odd):
+        def evaluate(self, parameters: Vector) -> Evaluation:
+            raise RuntimeError("the disk with the data is gone")
+
+    assert measure(Measure(3, ONES), Failing()) == Measured(3, None, None)
+    assert measure(Measure(3, ONES), Odd(losses={1.0: 0.5})) == Measured(3, 0.5, 1.0)
+
+
+def test_who_asks_for_no_convergence_pays_for_none() -> None:
+    answer = merged(Odd(), [1.0, 2.0])
+    assert isinstance(answer, MergeFinished)
+    assert answer.seen is None

@@ -121,6 +121,7 @@ def test_people_see_how_far_the_models_are_apart_and_why_it_is_finished() -> Non
         VIEW,
         finished=True,
         finished_why="no better model in 9 rounds",
+        stopping={"cause": "patience"},
         convergence={
             "distance": 0.4567,
             "relative": 0.0321,

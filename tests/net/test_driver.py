@@ -33,6 +33,8 @@ from gossipfl.events import (
     JobReady,
     Loaded,
     LoadJob,
+    Measure,
+    Measured,
     MergeFinished,
     Notice,
     ObjectReceived,
@@ -413,6 +415,15 @@ async def test_training_and_merging_run_in_one_thread_off_the_loop() -> None:
     assert ready.layout == Learner.layout
     assert (finished.job, finished.parameters.tolist()) == (1, [1.0, 1.0, 1.0])
     assert (merged.job, merged.accuracy) == (2, 0.75)
+    assert made.learner.threads == ["gossipfl-work"]
+
+
+async def test_a_model_at_rest_is_measured_in_that_thread_too() -> None:
+    made = bench()
+    trained(made, Measure(5, np.ones(3, np.float32)))
+    async with running(made):
+        measured = await made.sees(Measured)
+    assert (measured.job, measured.accuracy) == (5, 0.75)
     assert made.learner.threads == ["gossipfl-work"]
 
 
