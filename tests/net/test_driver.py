@@ -146,6 +146,7 @@ class Learner:
         return base + np.float32(1.0)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
+        self.threads.append(threading.current_thread().name)
         return Evaluation(loss=0.5, accuracy=0.75, examples=4)
 
     def loss(self, parameters: Vector) -> float:
@@ -415,7 +416,7 @@ async def test_training_and_merging_run_in_one_thread_off_the_loop() -> None:
     assert ready.layout == Learner.layout
     assert (finished.job, finished.parameters.tolist()) == (1, [1.0, 1.0, 1.0])
     assert (merged.job, merged.accuracy) == (2, 0.75)
-    assert made.learner.threads == ["gossipfl-work"]
+    assert made.learner.threads == ["gossipfl-work"] * 2  # trained, and evaluated the merge
 
 
 async def test_a_model_at_rest_is_measured_in_that_thread_too() -> None:
