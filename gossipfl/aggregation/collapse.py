@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from gossipfl.aggregation.distances import Squares
 from gossipfl.aggregation.models import Models
+from gossipfl.aggregation.selecting import first_equals
 
 DUPLICATE = 0.25
 """Models closer than this share of s_k are duplicates. At a half noisy sign flip once made honest
@@ -92,7 +93,7 @@ def collapse(models: Models, f: int, fits: Fits) -> Collapse:
     """
     squared = models.pairwise()
     n = len(models)
-    twins = tuple(int(np.argmax(squared[:, place] == 0)) for place in range(n))
+    twins = first_equals(squared)
     distinct = np.array([place for place in range(1, n) if twins[place] == place], np.intp)
     far = _far(squared[0])
     scale = _scale(squared, distinct[~far[distinct]]) if len(distinct) >= RECEIVED_MIN else 0.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from gossipfl.aggregation.distances import EXACT_CHUNK, Squares
 from gossipfl.aggregation.models import Models
-from gossipfl.aggregation.selecting import doubtful_places, smallest
+from gossipfl.aggregation.selecting import doubtful_places, first_equals, smallest
 from gossipfl.aggregation.sharing import sum_program
 from gossipfl.parameters import Vector
 
@@ -20,13 +20,16 @@ from gossipfl.parameters import Vector
 def neighbours(models: Models, f: int) -> list[tuple[int, ...]]:
     """For each model the m'-f nearest, itself counted in, in row order. Ties go to the first."""
     squared = models.pairwise().copy()
+    twins = first_equals(squared)
     keep = len(models) - f
     chosen = []
     for index in range(len(models)):
         doubtful = doubtful_places(squared[index], keep)
-        if doubtful:
-            exact = models.exact(index, doubtful)
-            squared[index, doubtful] = squared[doubtful, index] = exact
+        different = sorted({twins[place] for place in doubtful})
+        if len(different) > 1:
+            exact = dict(zip(different, models.exact(index, different), strict=True))
+            for place in doubtful:
+                squared[index, place] = squared[place, index] = exact[twins[place]]
         chosen.append(tuple(sorted(smallest(squared[index], keep))))
     return chosen
 
@@ -89,9 +92,6 @@ class Mixed(Models):
                     difference += change[row] * values[row].astype(np.float64)
                 totals[place] += float(difference.dot(difference))
         return [total / self._mixed**2 for total in totals]
-
-    def require_finite(self) -> None:
-        self._base.require_finite()
 
     def subset(self, kept: Sequence[int]) -> Mixed:
         return Mixed(self._base, [self._nearest[index] for index in kept])

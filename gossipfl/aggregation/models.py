@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gossipfl.aggregation.base import NotFinite, all_finite
+from gossipfl.aggregation.base import NotFinite
 from gossipfl.aggregation.distances import (
     Squares,
     exact_squared_distances,
@@ -59,10 +59,6 @@ class Models(ABC):
     @abstractmethod
     def exact(self, index: int, others: Sequence[int]) -> list[float]:
         """Squared distances from one model to others, in float64 and slow."""
-
-    @abstractmethod
-    def require_finite(self) -> None:
-        """Raises NotFinite if any value is NaN or infinite, which distances show by themselves."""
 
     @abstractmethod
     def subset(self, kept: Sequence[int]) -> Models:
@@ -124,10 +120,6 @@ class Plain(Models):
 
     def exact(self, index: int, others: Sequence[int]) -> list[float]:
         return exact_squared_distances(self.rows[index], [self.rows[other] for other in others])
-
-    def require_finite(self) -> None:
-        if not all(all_finite(row) for row in self.rows):
-            raise NotFinite
 
     def _pairwise(self) -> Squares:
         return pairwise(self.rows)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gossipfl.aggregation.base import Blend
+from gossipfl.aggregation.base import Blend, NotFinite, all_finite
 from gossipfl.aggregation.means import mean
 from gossipfl.aggregation.models import Models
 from gossipfl.aggregation.network import Program, program
@@ -55,8 +55,6 @@ def chunk_length(models: int, scratch: int = 0) -> int:
 
 def _ranks(models: Models, low: int, high: int) -> Blend:
     """The mean of ranks low..high-1 at each coordinate, and each model's share of it."""
-    # NaN would show in the output, but an infinite value would be trimmed in silence.
-    models.require_finite()
     n, kept, count = len(models), high - low, models.size
     plan = program(n, low, high)
     length = min(chunk_length(n, models.scratch), count)
@@ -65,6 +63,9 @@ def _ranks(models: Models, low: int, high: int) -> Blend:
     out = np.empty(count, np.float32)
     taken = np.zeros(n)
     for start, inputs in models.parts(length):
+        # NaN would show in the output, but an infinite value would be trimmed in silence.
+        if not all(all_finite(values) for values in inputs):
+            raise NotFinite
         part = out[start : start + length]
         lowest, highest = _merge_chunk(plan, inputs, list(scratch[:, : part.size]), part)
         taken += _taken(inputs, lowest, highest, (low, high), masks[:, : part.size])

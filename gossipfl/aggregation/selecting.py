@@ -57,12 +57,21 @@ def central(models: Models, closest: int, keep: int) -> list[int]:
     squared = models.pairwise()
     scores = krum_scores(squared, closest)
     doubtful = doubtful_places(scores, keep)
-    if doubtful:
+    twins = first_equals(squared)
+    different = sorted({twins[row] for row in doubtful})
+    if len(different) > 1:
         squared = squared.copy()
-        for row in doubtful:
+        for row in different:
             squared[row, :] = squared[:, row] = models.exact(row, range(len(models)))
+        for row in doubtful:
+            squared[row, :] = squared[:, row] = squared[twins[row], :]
         scores = krum_scores(squared, closest)
     return smallest(scores, keep)
+
+
+def first_equals(squared: Squares) -> tuple[int, ...]:
+    """For each model the first one at distance 0: its own place if there is none before it."""
+    return tuple(int(np.argmax(column == 0)) for column in squared.T)
 
 
 def smallest(values: Squares, keep: int) -> list[int]:
@@ -73,12 +82,13 @@ def smallest(values: Squares, keep: int) -> list[int]:
 def doubtful_places(values: Squares, keep: int) -> list[int]:
     """The places whose values are too close to tell which side of the `keep` smallest they are on.
 
-    Copies of one model have equal values and need no second look: ties go by place.
+    Equal values are doubtful too: two sums may round to the same float though the models differ.
+    Only a value of 0 is sure, nothing is nearer.
     """
     order = np.argsort(values, kind="stable")
     last = values[order[keep - 1]]
     near = np.abs(values - last) <= TIE * last
-    if not near[order[keep:]].any() or np.unique(values[near]).size == 1:
+    if last == 0 or not near[order[keep:]].any():
         return []
     return [int(place) for place in np.flatnonzero(near)]
 

@@ -7,9 +7,11 @@ with f+1 it has our scores but keeps one fewer. Its MoNNA with idx 0 is our nna.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -451,6 +453,41 @@ def test_near_ties_are_settled_in_float64(seed: int) -> None:
     y = np.array([3 * flat, noise, -3 * flat, 10 * flat, other])
     np.testing.assert_array_equal(merged("krum", y, 0), by_definition("krum", y, 0))
     assert merge_step("krum", y[0], list(y[1:]), 0).influence == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["nna", "krum", "nnm+mean"])
+def test_equal_float32_distances_do_not_make_copies(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Distances rounded so that two different models seem equally far: the nearer one counts."""
+    near, far = np.float32(0.999999), np.float32(1.0)
+    noise = models(1, 4000)[0]
+    flat = np.ones_like(noise)
+    rows = [0 * flat, far * noise, 0.1 * flat, 0.2 * flat, near * noise[::-1]]
+    x = np.array([3 * flat, rows[1], -3 * flat, 10 * flat, rows[4]]) if name == "krum" else rows
+    x = np.array(x, np.float32)
+    f = 0 if name == "krum" else 1
+    fast, exact_pairs = distances.squared_distances, distances.pairwise
+
+    def blurred(values: Any) -> Any:
+        return np.float64(np.round(np.asarray(values), -1))
+
+    module = "gossipfl.aggregation.models."
+    monkeypatch.setattr(module + "squared_distances", lambda a, b: list(blurred(fast(a, b))))
+    monkeypatch.setattr(module + "pairwise", lambda given: blurred(exact_pairs(given)))
+    result = merge_step(name, x[0], list(x[1:]), f)
+    assert result.influence[3] > result.influence[0]
+
+
+def test_krum_picks_the_right_model_on_a_hundred_near_ties(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `script/bench rules --krum-ties`, smaller. One float32 Gram matrix tosses coins."""
+    monkeypatch.syspath_prepend(str(root / "script"))
+    found = importlib.import_module("bench_krum").run(d=20_000, cases=100)
+    assert found["gap_largest"] < 1e-7
+    assert found["ours_right"] == 100
+    assert found["float32_gram_right"] < 90
 
 
 def test_copies_have_the_same_distances_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
