@@ -132,6 +132,7 @@ class Learner:
         """`initial_seed` is the fleet's, not the device's: params0 is part of the job."""
         self.model = model
         self.data = data
+        self._initial_seed = initial_seed
         self._layout = model.layout
         self._initial = model.initial(initial_seed)
         self._initial.flags.writeable = False
@@ -143,6 +144,10 @@ class Learner:
     @property
     def initial(self) -> Vector:
         return self._initial
+
+    def with_data(self, data: Split) -> Learner:
+        """The same learner over other examples."""
+        return Learner(self.model, data, self._initial_seed)
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         """SGD with momentum from zero velocity; `prox` pulls towards `base` (FedProx)."""
