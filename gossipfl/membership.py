@@ -102,6 +102,7 @@ class Roster:
         self._by_digest: dict[bytes, Known] = {}
         self._replaced: dict[bytes, bytes] = {}  # old device -> the one that took its place
         self._revocations: dict[bytes, tuple[Revocation, bytes]] = {}
+        self._revoked_tls: dict[bytes, bytes] = {}  # TLS key -> the device that was revoked
 
     def admit(self, data: bytes) -> Known:
         """Verify a member object and remember it. Raises PeerError; idempotent."""
@@ -156,9 +157,9 @@ class Roster:
     def require_live(self, known: Known, time: int) -> None:
         """Raises PeerError if the member is revoked or out of its dates at fleet `time`."""
         member = known.member
-        if member.device in self._revocations:
-            reason = self._revocations[member.device][0].reason
-            raise PeerError(Fault.REVOKED_MEMBER, f"revoked: {reason}", member.device)
+        revoked = self.revocation(member.device) or self.revocation_of_tls(member.tls or b"")
+        if revoked is not None:
+            raise PeerError(Fault.REVOKED_MEMBER, f"revoked: {revoked.reason}", member.device)
         if member.device in self._replaced:
             raise PeerError(Fault.REVOKED_MEMBER, "it was enrolled again", member.device)
         if time > member.not_after:
@@ -191,8 +192,12 @@ class Roster:
         entry = self._revocations.get(device)
         return entry[0] if entry else None
 
+    def revocation_of_tls(self, tls_key: bytes) -> Revocation | None:
+        """The revocation that names this TLS key, whether or not its member object is known."""
+        return self.revocation(self._revoked_tls.get(tls_key, b""))
+
     def revoke(self, data: bytes) -> Revocation | None:
-        """Add a revocation object; None if that device was revoked already. Raises PeerError."""
+        """Add a revocation object; None if it tells nothing new. Raises PeerError."""
         return self._add(self._verified(data), data)
 
     def _verified(self, data: bytes) -> Revocation:
@@ -208,9 +213,13 @@ class Roster:
         return revocation
 
     def _add(self, revocation: Revocation, data: bytes) -> Revocation | None:
-        if revocation.device in self._revocations:
+        device = revocation.device
+        held = self._revocations.get(device)
+        self._revoked_tls.update(dict.fromkeys(revocation.tls, device))
+        # Two issuers may revoke one device: everybody must choose alike, or lists never agree.
+        if held is not None and _preferred(revocation, data) <= _preferred(*held):
             return None
-        self._revocations[revocation.device] = (revocation, data)
+        self._revocations[device] = (revocation, data)
         return revocation
 
     def revoked(self) -> list[bytes]:
@@ -245,3 +254,8 @@ class Roster:
         for item in unpack_list(data, self._limits.devices * self._limits.member_bytes):
             with suppress(PeerError):  # a full table must not keep us from starting
                 self.admit(item)
+
+
+def _preferred(revocation: Revocation, data: bytes) -> tuple[int, bytes]:
+    """Greater wins: the one that names more TLS keys, else the lower digest."""
+    return len(revocation.tls), bytes(255 - byte for byte in digest(data))

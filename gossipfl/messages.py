@@ -195,10 +195,14 @@ class Policy(_Message, frozen=True):
 
 
 class Revocation(_Message, frozen=True):
+    """This device is shut out for good. `tls` names its TLS keys (SHA-256 of the SPKI), so that
+    those refuse it too who never held its member object."""
+
     fleet: Digest
     device: Device
     reason: Text
     since: Seconds
+    tls: Annotated[list[Digest], Meta(max_length=16)] = []
 
 
 class Record(_Message, frozen=True):

@@ -162,15 +162,20 @@ class Node:
         """The member that a TLS key (SHA-256 of its SPKI) belongs to, if known."""
         return self._core.roster.device_of_tls(tls_key)
 
-    def refused(self, tls_key: bytes) -> str | None:
-        """Why this TLS key is not served any more, or None."""
+    def refused(self, tls_key: bytes, not_after: int | None = None) -> str | None:
+        """Why this TLS key is not served any more, or None. `not_after` is its certificate's end,
+        in seconds since the epoch: it gates those too whose member object never came here."""
         core = self._core
         device = core.roster.device_of_tls(tls_key)
-        if device is None:
-            return None
-        revocation = core.roster.revocation(device)
+        revocation = core.roster.revocation_of_tls(tls_key)
+        if revocation is None and device is not None:
+            revocation = core.roster.revocation(device)
         if revocation is not None:
             return f"revoked: {revocation.reason}"
+        if not_after is not None and core.time() > not_after:
+            return "its certificate has ended"
+        if device is None:
+            return None
         if core.roster.is_over(device):
             return "enrolled again under another key"
         known = core.roster.by_device(device)

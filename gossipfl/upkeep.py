@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from gossipfl.core import Core
-from gossipfl.events import Address, Topic
+from gossipfl.events import Address, CutOff, Topic
 from gossipfl.identity import short_name
 from gossipfl.membership import Known
 from gossipfl.messages import Head, Merged, Receipt, Revocation
@@ -208,4 +208,6 @@ class Upkeep:
             core.restraint.conflict = f"this device is revoked: {revocation.reason}"
             return
         core.expel(revocation.device)
+        # Its member object may never have come here: then only the revocation knows its TLS key.
+        core.emit(*(CutOff(revocation.device, key) for key in revocation.tls))
         core.steering.apply()

@@ -150,9 +150,11 @@ class Fleet:
         )
         return pack_vouched(Vouched(seal("policy", encode(policy), by.signer), by.member))
 
-    def revoke(self, device: bytes, reason: str, since: float = EPOCH) -> bytes:
+    def revoke(
+        self, device: bytes, reason: str, since: float = EPOCH, tls: tuple[bytes, ...] = ()
+    ) -> bytes:
         """A vouched revocation, signed by the issuer."""
         self.revoked.add(device)
-        revocation = Revocation(self.id, device, reason, int(since))
+        revocation = Revocation(self.id, device, reason, int(since), list(tls))
         envelope = seal("revocation", encode(revocation), self._issuer)
         return pack_vouched(Vouched(envelope, self.issuer_member))

@@ -12,6 +12,11 @@ from gossipfl.cli.output import Result
 from gossipfl.cli.policy import add_socket, hand_over
 from gossipfl.errors import UserError
 
+NO_TLS_KEY = (
+    "none of these issuers admitted it, so its TLS key is not named: devices that never met it go "
+    "on answering it until its certificate ends; better revoke it with the issuer that admitted it"
+)
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("revoke", help="shut a device out of the fleet for good")
@@ -30,6 +35,8 @@ def add_parser(subparsers: Any) -> None:
 def revoke(args: Namespace) -> Result:
     """A signed revocation in a file, and handed to an agent if one is named."""
     from gossipfl.fleet import documents, files
+    from gossipfl.fleet.folders import all_issuers
+    from gossipfl.fleet.tokens import Tokens
     from gossipfl.identity import device_name, parse_device_name, short_name
 
     try:
@@ -40,7 +47,11 @@ def revoke(args: Namespace) -> Result:
     if device == issuer.member.device:
         raise UserError("GF100", "an issuer cannot revoke itself", "use another issuer")
     now = int(time.time())
-    data = documents.revocation_object(device, args.reason, issuer, now)
+    # Which of the issuers at hand admitted it does not matter; that one knows its TLS key.
+    tls = {
+        key for found in all_issuers(args.fleet) for key in Tokens(found.tokens).tls_keys(device)
+    }
+    data = documents.revocation_object(device, args.reason, issuer, now, sorted(tls))
     output = args.output or Path(f"revocation-{short_name(device)}.gfr")
     files.write_file(output, data, files.PUBLIC_MODE)
     handed = hand_over(args.to, "revocation", data)
@@ -48,11 +59,13 @@ def revoke(args: Namespace) -> Result:
         "device": device_name(device),
         "reason": args.reason,
         "since": now,
+        "tls_keys": len(tls),
         "file": str(output),
         "agent": handed,
     }
     spread = "handed to the agent, and it spreads from there" if args.to else "hand it to any agent"
-    return Result(shown, f"revoked {shown['device']}: {args.reason}\nwritten to {output}; {spread}")
+    text = f"revoked {shown['device']}: {args.reason}\nwritten to {output}; {spread}"
+    return Result(shown, text if tls else f"{text}\n{NO_TLS_KEY}")
 
 
 def show_id(args: Namespace) -> Result:

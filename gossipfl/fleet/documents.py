@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -29,6 +30,7 @@ from gossipfl.wire import encode, open_envelope, seal
 
 FIRST_RUN = 1
 REASON_MAX = 512  # messages.Text
+TLS_KEYS_MAX = 16  # messages.Revocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +112,19 @@ def policy_object(policy: Policy, official: Official) -> bytes:
     )
 
 
-def revocation_object(device: bytes, reason: str, issuer: Official, now: int) -> bytes:
-    """Signed by an issuer; once a peer has it, it spreads by itself. Raises UserError GF100."""
+def revocation_object(
+    device: bytes, reason: str, issuer: Official, now: int, tls: Sequence[bytes] = ()
+) -> bytes:
+    """Signed by an issuer; once a peer has it, it spreads by itself. Raises UserError GF100.
+
+    `tls` are the device's TLS keys (SHA-256 of the SPKI), as the issuer that admitted it knows
+    them: by these they refuse it who never met it.
+    """
     if issuer.member.role is not Role.ISSUER:
         raise UserError("GF100", "only an issuer revokes; name its folder with --fleet")
     if not 1 <= len(reason) <= REASON_MAX or not reason.isprintable():
         raise UserError("GF100", f"a reason has 1 to {REASON_MAX} printable characters")
-    revocation = Revocation(issuer.member.fleet, device, reason, now)
+    revocation = Revocation(issuer.member.fleet, device, reason, now, sorted(tls)[:TLS_KEYS_MAX])
     envelope = seal("revocation", encode(revocation), issuer.signer)
     return pack_vouched(Vouched(envelope, issuer.member_object))
 

@@ -214,6 +214,14 @@ def find_issuer(path: Path, name: str | None = None) -> IssuerFolder:
     return FleetFolder(path).issuer(name)
 
 
+def all_issuers(path: Path) -> list[IssuerFolder]:
+    """The issuers in `path`: all of a fleet's folder, or the one whose folder it is."""
+    if (path / "issuer.key").exists():
+        return [IssuerFolder(path)]
+    fleet = FleetFolder(path)
+    return [fleet.issuer(name) for name in fleet.names("issuers")]
+
+
 def find_official(path: Path) -> Official:
     """Who signs policies from `path`: an operator's, an issuer's or a fleet's folder."""
     if (path / SIGNING_KEY).exists():

@@ -18,6 +18,7 @@ from pathlib import Path
 from gossipfl.errors import UserError
 from gossipfl.fleet.files import SECRET_MODE, require_private
 from gossipfl.messages import Role
+from gossipfl.objects import spki_digest
 
 USES_MAX = 10_000  # guess: a fleet far above Limits.devices
 TTL_MAX_S = 30 * 86_400  # guess: a month; a line that lies about longer is a risk
@@ -145,6 +146,10 @@ class Tokens:
         with self._transaction() as database:
             rows = database.execute("SELECT * FROM admissions ORDER BY rowid").fetchall()
         return [_admission(row) for row in rows]
+
+    def tls_keys(self, device: bytes) -> list[bytes]:
+        """SHA-256 of the SPKI of the TLS keys with which this device was admitted."""
+        return [spki_digest(row.tls) for row in self.admissions() if row.device == device]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gossipfl.net.tls import tls_key_of
+from gossipfl.net.tls import leaf_of
 from gossipfl.net.traffic import Account, Traffic
 
 # aiohttp logs every malformed request with a traceback: a peer could fill our disk with it.
@@ -59,6 +59,7 @@ class Connection(web.RequestHandler):
         )
         self._clock = loop
         self.tls_key = b""
+        self.not_after = 0  # of its certificate, seconds since the epoch
         self.account: Account | None = None
         self.busy = False
         self.idle_since = 0.0
@@ -69,7 +70,9 @@ class Connection(web.RequestHandler):
         self._traffic = traffic
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.tls_key = tls_key_of(transport.get_extra_info("ssl_object")) or b""
+        leaf = leaf_of(transport.get_extra_info("ssl_object"))
+        if leaf is not None:
+            self.tls_key, self.not_after = leaf.tls_key, leaf.not_after
         super().connection_made(transport)
         self.idle_since = self._clock.time()
         self.account = self._admit(self)

@@ -62,14 +62,15 @@ class Shelf(Protocol):
 
 
 class Server:
-    """Answers peers. `refused(tls_key)` gives the reason why a member is cut off, or None."""
+    """Answers peers. `refused` gets a TLS key and when its certificate ends, and gives the reason
+    why a member is cut off, or None."""
 
     def __init__(
         self,
         shelf: Shelf,
         load: Load,
         context: ssl.SSLContext,
-        refused: Callable[[bytes], str | None],
+        refused: Callable[[bytes, int], str | None],
         limits: Limits,
         traffic: Traffic,
         keepalive_s: float = KEEPALIVE_S,
@@ -138,7 +139,7 @@ class Server:
 
     def _admit(self, connection: Connection) -> Account | None:
         key = connection.tls_key
-        reason = "cut off" if key in self._cut else self._refused(key)
+        reason = self._why_refused(connection)
         account = self._accounts.of(key, asyncio.get_running_loop().time())
         if reason is None and account.connections >= self._limits.serves_per_device:
             reason = f"{account.connections} connections already"
@@ -154,6 +155,11 @@ class Server:
         self._traffic.connections = len(self._connections)
         return account
 
+    def _why_refused(self, connection: Connection) -> str | None:
+        if connection.tls_key in self._cut:
+            return "cut off"
+        return self._refused(connection.tls_key, connection.not_after)
+
     def _gone(self, connection: Connection) -> None:
         del self._connections[connection]
         if connection.account is not None:
@@ -166,6 +172,10 @@ class Server:
         connection = request.protocol
         if not isinstance(connection, Connection) or connection.account is None:
             raise ConnectionResetError  # it is being closed
+        if self._why_refused(connection) is not None:  # its time may have ended since it came
+            self._traffic.refused_member += 1
+            connection.abort()
+            raise ConnectionResetError
         account = connection.account
         writer = request.writer
         connection.begin()

@@ -3,7 +3,8 @@
 TLS proves membership of the fleet and tells us the peer's TLS key; it proves no name, so nobody
 checks one and the server name sent is a constant. Dates are not checked here either: wall clocks of
 small boards may be wrong, and one board that boots in 1970 must not fall out of its fleet. The
-node checks dates itself, against fleet time, when it looks up the member behind a TLS key.
+node checks dates itself, against fleet time: the end of the peer's leaf, which is read here, and
+the dates of the member behind its TLS key.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gossipfl.errors import UserError
@@ -19,7 +21,16 @@ from gossipfl.errors import UserError
 NO_CHECK_TIME = 0x200000
 VERSION_TAG = 0xA0  # tbsCertificate: [0] version, absent in version 1
 SEQUENCE_TAG = 0x30
-FIELDS_BEFORE_KEY = 5  # serialNumber, signature, issuer, validity, subject
+FIELDS_BEFORE_VALIDITY = 3  # serialNumber, signature, issuer
+TIME_FORMATS = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}  # UTCTime, GeneralizedTime
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What we take from a peer's certificate."""
+
+    tls_key: bytes  # SHA-256 of the SubjectPublicKeyInfo
+    not_after: int  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +57,23 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 
 def tls_key_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> bytes | None:
     """SHA-256 of the SubjectPublicKeyInfo in the peer's leaf; None without a usable one."""
+    leaf = leaf_of(ssl_object)
+    return None if leaf is None else leaf.tls_key
+
+
+def leaf_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> Leaf | None:
+    """The peer's leaf; None without a usable one."""
     certificate = None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
     if certificate is None:
         return None
     try:
-        return tls_key_of_certificate(certificate)
+        return leaf_of_certificate(certificate)
     except ValueError:  # OpenSSL takes more than we can name
         return None
 
 
-def tls_key_of_certificate(der: bytes) -> bytes:
-    """SHA-256 of the SubjectPublicKeyInfo in a DER certificate (RFC 5280, 4.1).
+def leaf_of_certificate(der: bytes) -> Leaf:
+    """Key and end of a DER certificate (RFC 5280, 4.1).
 
     Read by hand: a library for X.509 would cost every idle agent 13 MB for these few bytes. What is
     read was verified by OpenSSL before. Raises ValueError if it is no certificate.
@@ -66,12 +83,24 @@ def tls_key_of_certificate(der: bytes) -> bytes:
     tag, _, after = _element(der, at)
     if tag == VERSION_TAG:
         at = after
-    for _ in range(FIELDS_BEFORE_KEY):
+    for _ in range(FIELDS_BEFORE_VALIDITY):
         _, _, at = _element(der, at)
+    _, validity, at = _element(der, at)
+    _, _, not_after = _element(der, validity)
+    _, _, at = _element(der, at)  # subject
     tag, _, after = _element(der, at)
     if tag != SEQUENCE_TAG or after > end:
         raise ValueError("a certificate without a public key")
-    return hashlib.sha256(der[at:after]).digest()
+    return Leaf(hashlib.sha256(der[at:after]).digest(), _time(der, not_after))
+
+
+def _time(der: bytes, at: int) -> int:
+    """Seconds since the epoch of a UTCTime or GeneralizedTime (RFC 5280, 4.1.2.5)."""
+    tag, start, end = _element(der, at)
+    if tag not in TIME_FORMATS:
+        raise ValueError("a certificate without an end")
+    text = der[start:end].decode("ascii")
+    return int(datetime.strptime(text, TIME_FORMATS[tag]).replace(tzinfo=UTC).timestamp())
 
 
 def _element(der: bytes, at: int) -> tuple[int, int, int]:

@@ -212,13 +212,36 @@ def test_an_issuer_revokes_and_the_reason_is_kept() -> None:
     assert held.revoked() == [DEVICE.device]
 
 
-def test_the_set_only_grows() -> None:
+def test_a_revocation_names_the_tls_keys_of_whom_nobody_here_has_met() -> None:
     held = roster()
-    held.revoke(revocation(reason="first"))
-    assert held.revoke(revocation(reason="second, never mind")) is None
-    found = held.revocation(DEVICE.device)
+    held.revoke(revocation(tls=[b"t" * 32]))
+    found = held.revocation_of_tls(b"t" * 32)
     assert found is not None
-    assert found.reason == "first"
+    assert found.device == DEVICE.device
+    assert held.revocation_of_tls(b"u" * 32) is None
+    again = held.admit(member(subject=OTHER, tls=b"t" * 32))
+    assert fault_of(held.require_live, again, NOW) is Fault.REVOKED_MEMBER, "one key, two names"
+
+
+def test_two_issuers_revocations_of_one_device_end_as_one_entry_everywhere() -> None:
+    """Whatever came first: else the lists of two halves of a fleet would differ for ever."""
+    objects = [
+        revocation(reason="lost"),
+        revocation(reason="stolen"),
+        revocation(reason="sold", tls=[b"t" * 32]),
+    ]
+    for chosen in (objects, objects[:2]):
+        one, two = roster(), roster()
+        for data in chosen:
+            one.revoke(data)
+        for data in reversed(chosen):
+            two.revoke(data)
+        assert one.revoked() == [DEVICE.device]
+        assert one.revocations() == two.revocations()
+        assert [one.revoke(data) for data in chosen] == [None] * len(chosen)
+    assert one.revocation_of_tls(b"t" * 32) is None
+    one.revoke(objects[2])
+    assert one.revocation_of_tls(b"t" * 32) is not None, "what names keys outranks what does not"
 
 
 @pytest.mark.parametrize("role", [Role.DEVICE, Role.OPERATOR, Role.HUB, Role.AUDITOR])

@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -325,8 +326,26 @@ def test_revoke_writes_what_an_agent_takes(
     )
     assert code == 0
     assert "it spreads from there" in out
-    assert documents.open_revocation(file.read_bytes()).device == device
+    revocation = documents.open_revocation(file.read_bytes())
+    assert revocation.device == device
+    assert revocation.tls == [load_identity(tmp_path / "d").member.tls]
     assert asked == [(socket, "revocation", file.read_bytes())]
+
+
+def test_revoke_by_an_issuer_that_did_not_admit_the_device_says_what_is_missing(
+    gossipfl: Call, lab: Path, tmp_path: Path
+) -> None:
+    FleetFolder(lab).add_issuer("second", int(time.time()))
+    device = enrol_local(FleetFolder(lab), tmp_path / "d").load().signer.device
+    for folder, said in ((lab, False), (lab / "issuers" / "second", True)):
+        file = tmp_path / f"{said}.gfr"
+        code, out, _ = gossipfl(
+            *("revoke", device_name(device), "--fleet", str(folder), "--reason", "x"),
+            *("-o", str(file)),
+        )
+        assert code == 0
+        assert ("the issuer that admitted it" in out) is said
+        assert bool(documents.open_revocation(file.read_bytes()).tls) is not said
 
 
 def test_revoke_refuses_a_typo_and_the_issuer_itself(

@@ -125,7 +125,10 @@ async def serving(
     async def load(wanted: bytes) -> bytes | None:
         return stored.get(wanted)
 
-    server = Server(shelf, load, device.server(), refused.get, limits, traffic, keepalive_s)
+    def why(tls_key: bytes, not_after: int) -> str | None:
+        return refused.get(tls_key)
+
+    server = Server(shelf, load, device.server(), why, limits, traffic, keepalive_s)
     bound = server.start(["127.0.0.1"], port)
     try:
         yield Site(server, Address("127.0.0.1", bound), shelf, stored, refused, traffic)

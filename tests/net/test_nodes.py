@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 
 import pytest
+from netkit import CALM, asking, head, until
 from netkit import Fleet as Certificates
-from netkit import until
 from nodekit import DAY_S, House
 
 from gossipfl.config import PACES
-from gossipfl.events import PolicyReceived, RevocationReceived
+from gossipfl.errors import Fault
+from gossipfl.events import FetchFailed, HeadReceived, PolicyReceived, RevocationReceived
 from gossipfl.memory import StoreFault
 from sim.fleet import EPOCH
 
@@ -121,6 +123,47 @@ async def test_a_membership_that_has_ended_passes_tls_and_is_refused_by_the_node
     await until(lambda: any("membership has ended" in n.text for n in a.notices), 30.0)
     peer = a.knows(old)
     assert peer is None or (peer.influence == 0.0 and refused in peer.addresses)
+
+
+async def test_a_revoked_device_that_nobody_here_ever_met_gets_no_answer(
+    house: House, fleet: Certificates
+) -> None:
+    """Its member object never came here. The revocation names its TLS key."""
+    a, b = [await house.add(name) for name in "ab"]
+    house.introduce(a, b)
+    a.give(PolicyReceived(house.policy(2)))
+    stolen = fleet.device("stolen")
+    keys = house.admit(stolen)
+    await until(lambda: b.node.shelf.head(None) is not None, 30.0)
+    async with asking(stolen, CALM) as thief:
+        assert isinstance(await thief.fetch_head(head(b.address)), HeadReceived)
+        assert any(c.tls_key == stolen.tls_key for c in b.server._connections)
+        a.give(RevocationReceived(house.fleet.revoke(keys.device, "theft", tls=(stolen.tls_key,))))
+        await until(lambda: b.node.refused(stolen.tls_key), 30.0)  # it spread by a pull
+        await until(lambda: not any(c.tls_key == stolen.tls_key for c in b.server._connections))
+        answer = await thief.fetch_head(head(b.address))
+    assert isinstance(answer, FetchFailed)
+    assert answer.fault is Fault.REFUSED
+
+
+async def test_a_certificate_that_ended_by_fleet_time_gets_no_answer(
+    house: House, fleet: Certificates
+) -> None:
+    """Nor one that ends while its connection is open. The member object is not needed for it."""
+    a = await house.add("a")
+    await until(lambda: a.node.deadline < math.inf)  # it has started
+    time_now = a.node._core.time()
+    ended, ending = (
+        fleet.device(name, end=time_now + left) for name, left in (("ended", -10), ("ending", 600))
+    )
+    async with asking(ended) as gone, asking(ending) as still:
+        refused = await gone.fetch_head(head(a.address))
+        assert isinstance(await still.fetch_head(head(a.address)), HeadReceived)
+        a.node._core.clock.raise_floor(time_now + 601)
+        late = await still.fetch_head(head(a.address))
+    for answer in (refused, late):
+        assert isinstance(answer, FetchFailed)
+        assert answer.fault is Fault.REFUSED
 
 
 async def test_a_revoked_device_is_cut_off_and_gets_no_answer(house: House) -> None:

@@ -24,8 +24,8 @@ from gossipfl.events import Address, FetchFailed, HeadReceived
 from gossipfl.net.tls import (
     TlsFiles,
     client_context,
+    leaf_of_certificate,
     server_context,
-    tls_key_of_certificate,
 )
 
 GET = b"GET /v1/heads/self HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -164,10 +164,12 @@ def test_unusable_files_are_said_in_words(fleet: Fleet, tmp_path: Path, spoilt: 
         assert str(broken.certificate) in caught.value.cause
 
 
-def test_the_key_is_read_as_the_x509_library_reads_it() -> None:
+@pytest.mark.parametrize("year", [2026, 2049, 2050, 2100])
+def test_key_and_end_are_read_as_the_x509_library_writes_them(year: int) -> None:
+    """RFC 5280: two digits of the year until 2049, four from 2050 on."""
     for key in (Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())):
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n" * 60)])
-        now = datetime(2026, 1, 1, tzinfo=UTC)
+        now = datetime(year, 12, 30, 23, 59, 58, tzinfo=UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -180,9 +182,11 @@ def test_the_key_is_read_as_the_x509_library_reads_it() -> None:
         algorithm = None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256()
         der = builder.sign(key, algorithm).public_bytes(Encoding.DER)
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        assert tls_key_of_certificate(der) == hashlib.sha256(spki).digest()
+        leaf = leaf_of_certificate(der)
+        assert leaf.tls_key == hashlib.sha256(spki).digest()
+        assert leaf.not_after == int((now + timedelta(days=1)).timestamp())
         for cut in range(len(der)):
             with contextlib.suppress(ValueError):
-                assert tls_key_of_certificate(der[:cut]) is not None
+                assert leaf_of_certificate(der[:cut]) is not None
         with pytest.raises(ValueError, match="DER"):
-            tls_key_of_certificate(der[:20])
+            leaf_of_certificate(der[:20])
