@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NewType
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ Vector = npt.NDArray[np.float32]
 """float32[d]"""
 Matrix = npt.NDArray[np.float32]
 """float32[m, d]: one row per model"""
+Cleared = NewType("Cleared", npt.NDArray[np.float32])
+"""float32[d] that may leave this device: `privacy.release` alone makes it."""
 
 
 @dataclass(frozen=True, slots=True)

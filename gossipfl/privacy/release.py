@@ -1,0 +1,38 @@
+"""The only way from a trained model to one that may be published.
+
+Whatever encodes and publishes takes a `Publishable`, and only this room makes one: `unprotected`
+needs an `Off`, which nobody has who has a privacy policy, and the other ways add noise. Inside, the
+vector is `Cleared`, a type that mypy does not confuse with a plain vector. A test walks the source
+and fails if another room casts to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gossipfl.parameters import Cleared, Vector
+from gossipfl.privacy.protection import DevicePrivacy, Off, RecordPrivacy
+
+
+@dataclass(frozen=True, slots=True)
+class Unprotected:
+    """A model as training left it. Made by `unprotected` alone."""
+
+    vector: Cleared
+
+
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """A model that may leave under `spec`, once: the ledger entry and this go out together."""
+
+    vector: Cleared
+    spec: DevicePrivacy | RecordPrivacy
+
+
+Publishable = Unprotected | Noised
+
+
+def unprotected(mode: Off, vector: Vector) -> Unprotected:
+    """Without a privacy policy a model leaves as it is. `mode` is the proof that there is none."""
+    del mode
+    return Unprotected(Cleared(vector))
