@@ -139,3 +139,4 @@ class NodeSettings:
     limits: Limits = Limits()
     capability: str = ""  # coarse class of this machine, published in heads
     guard: bool = True  # the catastrophe guard; off where a privacy policy is on
+    reputation: bool = True  # off: peers are watched, but only evidence has an effect

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gossipfl.restorer import Restorer
     from gossipfl.steering import Steering
     from gossipfl.upkeep import Upkeep
+    from gossipfl.watch import Watch
 
 # Faults of the link, not of anybody's bytes: counted for liveness, not written into receipts.
 LINK_FAULTS = frozenset({Fault.UNREACHABLE, Fault.STALLED, Fault.REFUSED})
@@ -96,6 +97,7 @@ class Core:
     restorer: Restorer
     steering: Steering
     upkeep: Upkeep
+    watch: Watch
 
     def __init__(self, identity: Identity, settings: NodeSettings, seed: int) -> None:
         limits = settings.limits
@@ -114,7 +116,7 @@ class Core:
         self.book = PeerBook(self.pace, limits)
         self.pulls = Pulls(limits)
         self.chains = Chains(limits)
-        self.reputation = Reputation(self.pace.round_interval_s)
+        self.reputation = Reputation(self.pace.round_interval_s, enabled=settings.reputation)
         self.rounds = Rounds(self.pace)
         self.policies = Policies(
             self.fleet,
@@ -176,6 +178,7 @@ class Core:
         self.notice(
             Topic.QUARANTINE, f"{short_name(device)} is quarantined: {reason}", device, True
         )
+        self.reputation.record(device, self.time())
         self.publisher.touch("reputation")
 
     def expel(self, device: bytes) -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gossipfl.aggregation import Merge
+from gossipfl.anomaly import Traits
 from gossipfl.convergence import Convergence
 from gossipfl.durable import Batch as Batch
 from gossipfl.durable import Snapshot as Snapshot
@@ -119,6 +120,7 @@ class MergeFinished:
     accuracy: float | None = None  # of the new base on held-out data; local, never sent
     loss: float | None = None
     seen: Convergence | None = None
+    traits: tuple[Traits, ...] = ()  # of each received update; none at a joiner's first merge
 
 
 @dataclass(frozen=True, slots=True)

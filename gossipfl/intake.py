@@ -43,6 +43,7 @@ class Intake:
                 core.book.reached(device, core.now)
         else:
             bound = core.book.unreached(pending.address, core.now)
+            core.watch.failed(bound, event.fault)
             if event.fault is not Fault.REFUSED:
                 carrier = core.carrier(bound, event.tls_key)
                 core.blame(carrier, PeerError(event.fault, event.detail))
@@ -66,11 +67,14 @@ class Intake:
                 return
             if pending.device is not None:
                 core.book.reached(pending.device, core.now)
+                core.watch.answered(pending.device, 0)
             elif event.member is not None and event.tls_key is not None:
                 self._introduced(pending, event.member, event.tls_key)
             core.collector.not_modified(pending)
             core.restorer.not_modified(pending)
             return
+        size = len(event.head) + len(event.update or b"")
+        core.watch.answered(core.carrier(pending.device, event.tls_key), size)
         self.check_head(pending, event.head, event.member, event.update, event.tls_key)
 
     def is_from(self, pending: Pending, tls_key: bytes | None) -> bool:
@@ -260,7 +264,7 @@ class Intake:
         core.publisher.touch("heads")
         if peer.head_digest != seen.digest:
             if _update_digest(peer.head) != _update_digest(head):
-                peer.update_seen_at = core.now
+                peer.update_seen_at = core.watch.first_seen(head.device, _update_digest(head))
                 if head.update is not None and head.lineage == core.job.lineage:
                     core.halt.peer_published(head.device, silent_s)
             peer.head, peer.head_digest = head, seen.digest

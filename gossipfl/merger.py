@@ -9,7 +9,6 @@ from gossipfl.events import MergeFailed, MergeFinished, StartMerge, Topic
 from gossipfl.messages import Merged, Receipt, Refused
 from gossipfl.objects import digest
 from gossipfl.parameters import Vector, to_bytes
-from gossipfl.reputation import FAR_PEERS_MIN
 from gossipfl.rounds import Phase, Received, Step
 
 JOIN_RULE = "median"  # protocol: median of a pull, own excluded
@@ -27,6 +26,8 @@ class Merger:
         core.emit(*core.pulls.cancel(COLLECTING))
         gathered = core.rounds.gathered(core.now)
         joining = core.rounds.phase is Phase.JOINING
+        if not joining:
+            core.watch.collected()
         quorum = core.rounds.quorum(len(core.rounds.sampled))
         if joining:
             if not gathered or len(gathered) < quorum:
@@ -112,7 +113,7 @@ class Merger:
         job.accuracy, job.loss = event.accuracy, event.loss
         if self._own_name is not None:
             core.halt.merged(event, self._rule_used[1])
-        self._score(event)
+        core.watch.merged(event, self._merging)
         self._leave_receipt(event)
         core.rounds.align(self._merging)
         core.rounds.merged(self._merging)
@@ -131,18 +132,6 @@ class Merger:
     def merge_failed(self, event: MergeFailed) -> None:
         if event.job == self._core.rounds.job and self._core.rounds.phase is Phase.MERGING:
             self._core.cycle.end(f"the merge failed: {event.reason}")
-
-    def _score(self, event: MergeFinished) -> None:
-        core = self._core
-        ordered = sorted(event.distances)
-        typical = ordered[(len(ordered) - 1) // 2] if ordered else 0.0
-        for entry, influence, distance in zip(
-            self._merging, event.merge.influence, event.distances, strict=True
-        ):
-            ratio = distance / typical if typical > 0.0 and len(ordered) >= FAR_PEERS_MIN else None
-            reason = core.reputation.merged(entry.device, influence, ratio, core.now)
-            if reason:
-                core.quarantined(entry.device, reason)
 
     def _leave_receipt(self, event: MergeFinished) -> None:
         core, job = self._core, self._core.job

@@ -62,6 +62,7 @@ from gossipfl.shelf import Shelf
 from gossipfl.steering import Steering
 from gossipfl.upkeep import Upkeep
 from gossipfl.view import View
+from gossipfl.watch import Watch
 
 __all__ = ["Identity", "Node"]
 
@@ -80,6 +81,7 @@ class Node:
         core.cycle = Cycle(core)
         core.halt = Halt(core)
         core.upkeep = Upkeep(core)
+        core.watch = Watch(core)
         core.intake = Intake(core)
         core.parcels = Parcels(core)
         self._core = core
@@ -261,4 +263,5 @@ class Node:
         core = self._core
         if core.reputation.release(event.device):
             core.publisher.touch("reputation")
+            core.reputation.record(event.device, core.time(), "released by a person")
             core.notice(Topic.QUARANTINE, f"{short_name(event.device)} is released", event.device)

@@ -42,6 +42,7 @@ class Parcels:
             )
             core.collector.fetch_failed(pending)
             return
+        core.watch.answered(core.carrier(pending.device, event.tls_key), len(event.data))
         try:
             self._dispatch(pending, event.data)
         except SignerError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
+from gossipfl.anomaly import Cause
 from gossipfl.core import Core
 from gossipfl.identity import device_name
 from gossipfl.messages import Policy
@@ -33,7 +34,7 @@ def report(core: Core) -> View:
         loss=job.loss,
         sample=core.collector.sample,
         f=core.collector.f,
-        peers=tuple(_peer(core, device) for device in _devices(core)),
+        peers=_peers(core),
         candidates=len(core.book.candidates),
         revoked=tuple(
             device_name(d) for d in _devices(core) if core.roster.revocation(d) is not None
@@ -80,39 +81,58 @@ def _devices(core: Core) -> list[bytes]:
     """Everybody there is something to say about, but us."""
     known = set(core.book.peers) | {device for device, _ in core.evidence}
     known |= {device for device in core.reputation.devices() if core.is_barred(device)}
-    known |= set(core.roster.revoked())
+    known |= set(core.roster.revoked()) | set(core.reputation.suspects())
     return sorted(known - {core.device})
 
 
-def _peer(core: Core, device: bytes) -> PeerView:
+def _peers(core: Core) -> tuple[PeerView, ...]:
+    contributions = core.reputation.contributions()
+    return tuple(_peer(core, d, contributions.get(d, 0.0)) for d in _devices(core))
+
+
+def _peer(core: Core, device: bytes, contribution: float) -> PeerView:
     peer = core.book.peers.get(device)
-    standing = core.reputation.of(device)
-    state, why = _state(core, device)
+    reputation, now = core.reputation, core.now
+    standing = reputation.of(device)
+    manner = core.watch.conduct.of(device)
+    state, cause, why = _state(core, device)
     head = peer.head if peer is not None else None
     return PeerView(
         device=device_name(device),
         addresses=tuple(str(a) for a in peer.addresses) if peer else (),
         state=state,
         why=why,
-        reputation=round(standing.score, 3),
+        reputation=round(reputation.level(device), 3),
         influence=standing.influence,
         distance=standing.ratio,
-        last_seen_s=core.now - peer.live_at if peer else None,
+        last_seen_s=now - peer.live_at if peer else None,
         seq=head.seq if head else 0,
         round=head.update.round if head and head.update else None,
         sampled=device in core.rounds.sampled,
         faults=dict(standing.faults),
+        cause=cause.value if cause is not None else "",
+        weight=round(reputation.weight(device, now), 3),
+        available=round(manner.available, 3),
+        latency_s=manner.latency_s,
+        update_age_s=core.watch.update_age_s(peer) if peer is not None else None,
+        share=reputation.share(device),
+        served_bytes=standing.served,
+        contribution=contribution,
+        quarantines=standing.quarantines,
+        evidence={"apart": standing.outlying, "alike": standing.crowded},
+        history=tuple(standing.entries),
     )
 
 
-def _state(core: Core, device: bytes) -> tuple[str, str]:
+def _state(core: Core, device: bytes) -> tuple[str, Cause | None, str]:
     revocation = core.roster.revocation(device)
     if revocation is not None:
-        return "revoked", revocation.reason
+        return "revoked", None, revocation.reason
     standing = core.reputation.of(device)
+    cause, why = core.reputation.suspected(device, core.now)
     if standing.condemned:
-        return "condemned", standing.why
+        return "condemned", cause, why
     if core.reputation.is_quarantined(device, core.now):
         left = standing.quarantined_until - core.now
-        return "quarantined", f"{standing.why} ({left:.0f} s left)"
-    return ("live" if core.book.is_live(device, core.now) else "away"), ""
+        return "quarantined", cause, f"{why} ({left:.0f} s left)"
+    return ("live" if core.book.is_live(device, core.now) else "away"), cause, why

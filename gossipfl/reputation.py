@@ -1,88 +1,73 @@
 """What a node thinks of each peer, from what it saw itself, and why.
 
-Observations in (faults, reachability, influence in merges, distance of updates to the own one), a
-clamped score per peer out, with decay. It acts by sampling weight and quarantine only, never
-inside a rule. A score is at most 1, the newcomer's level: nobody earns extra trust. Hard evidence
-condemns for good; soft quarantine ends by itself, lasts longer each time, and says why in words.
+Observations in (faults, updates beside their pulls, conduct), a clamped score per peer out, with
+decay. It acts by sampling weight and quarantine only, never inside a rule. A score is at most 1,
+the newcomer's level: nobody earns extra trust. Hard evidence condemns for good. Soft quarantine
+follows from broken rules or from standing apart for long; it ends by itself, lasts longer each
+time, and says why in words. Who is alike others is only asked less often: liars who copy an honest
+device must not be able to have it shut out.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import msgspec
-
+from gossipfl.anomaly import CROWD_MIN, Cause, Traits, apart, named, opposed
 from gossipfl.errors import Fault
-from gossipfl.wire import pack, unpack
+from gossipfl.standing import (
+    COST,
+    SMOOTHING,
+    Entry,
+    Standing,
+    Suspicion,
+    broken,
+    dump,
+    load,
+    reasons,
+    stood_apart,
+)
 
-# What one fault costs, in score. Guess: three forged signatures silence a peer. REFUSED,
-# UNREACHABLE and STALLED say more about the network than about the peer: at 20 % loss any price on
-# a stall puts a whole honest fleet into quarantine within half an hour (simulated). The breaker in
-# `peers` deals with who does not answer.
-COST: dict[Fault, float] = {
-    Fault.BAD_SIGNATURE: 0.35,
-    Fault.WRONG_DIGEST: 0.35,
-    Fault.BAD_EVIDENCE: 0.35,
-    Fault.NOT_FINITE: 0.35,
-    Fault.WRONG_FLEET: 0.35,
-    Fault.WRONG_DEVICE: 0.35,
-    Fault.TLS_MISMATCH: 0.35,
-    Fault.NORM_BOUND: 0.35,
-    Fault.MALFORMED: 0.25,
-    Fault.UNKNOWN_TYPE: 0.25,
-    Fault.OVERSIZED: 0.25,
-    Fault.WRONG_LENGTH: 0.25,
-    Fault.WRONG_ROLE: 0.25,
-    Fault.TRUNCATED: 0.1,
-    Fault.WITHHELD_CHAIN: 0.1,
-    Fault.REPLAYED_SEQ: 0.1,
-    Fault.STALE: 0.02,
-    Fault.STALLED: 0.0,
-    Fault.UNREACHABLE: 0.0,
-    Fault.REFUSED: 0.0,
-    Fault.OTHER_LINEAGE: 0.0,
-    Fault.UNKNOWN_MEMBER: 0.0,
-    Fault.EXPIRED_MEMBER: 0.0,
-    Fault.REVOKED_MEMBER: 0.0,
-    Fault.EQUIVOCATION: 1.0,
-}
 RECOVERY_PER_ROUND = 0.02  # guess: a fault of 0.35 is forgotten after 18 good rounds
 QUARANTINE_BELOW = 0.2  # guess
-WEIGHT_FLOOR = 0.05  # a peer in disfavour is still heard now and then, so that it can recover
-FAR_RATIO = 3.0
-"""Farther than 3x the median distance of a pull counts as far. A lower multiple silences honest
-outliers under strong skew (a probe at 2x fell from 86.8 to 75.4 %)."""
-FAR_WINDOW = 6
-FAR_STRIKES = 5  # of the last FAR_WINDOW merges, each without any influence
-FAR_PEERS_MIN = 4  # below that a median distance means nothing
-GRACE_MERGES = 3  # protocol w: a newcomer's first updates are not judged by distance
+EVIDENCE_UP, EVIDENCE_DOWN = 1.0, 0.5  # design, for near copies; the same for outliers
+EVIDENCE_IDLE = 0.01
+"""Evidence fades by this in each merge without that peer: guess, so that nobody is forgotten at the
+floor; at a hundredth, liars come back no faster than the floor lets them."""
+EVIDENCE_MAX = 8.0  # two above what the floor means, so that recovery is never far: guess
+QUARANTINE_AT = 4.0
+"""Outlying evidence that quarantines: four merges in a row. Honest histories never had it (see
+`anomaly.GAP_POWER`)."""
+GRACE_MERGES = 3  # protocol w: a newcomer's first updates are not judged
+COUNTED = 0.5
+"""A peer counted in a merge if it had this part of an even share: guess. Who counted is no outlier
+there, whatever it looks like: the rule has judged."""
 QUARANTINE_ROUNDS = 40  # guess: 20 minutes in the lan preset
 QUARANTINE_DOUBLINGS_MAX = 4
+PROBATION = 2.0  # outlying evidence that a quarantine leaves behind: half of what began it
 INFLUENCE_DECAY = 0.8  # guess: remembers about five merges
 
 
-@dataclass(slots=True)
-class Standing:
-    """One peer as we see it. `why` is the sentence a person reads."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One peer's update in one merge of ours. `ratio`: its distance to us over the median one."""
 
-    score: float = 1.0
-    faults: dict[str, int] = field(default_factory=dict)
-    influence: float = 0.0  # decayed mean share in our merges
-    ratio: float | None = None  # last distance to us over the median distance of that pull
-    merges: int = 0
-    far: deque[bool] = field(default_factory=lambda: deque(maxlen=FAR_WINDOW))
-    quarantined_until: float = 0.0
-    quarantines: int = 0
-    condemned: bool = False
-    why: str = ""
+    influence: float
+    ratio: float | None = None
+    traits: Traits | None = None
 
 
 class Reputation:
-    """Standings by device. `round_s` scales how long a quarantine lasts."""
+    """Standings by device. `round_s` scales how long a quarantine lasts.
 
-    def __init__(self, round_s: float) -> None:
+    `enabled` False: all is observed and said, but only evidence has an effect.
+    """
+
+    def __init__(self, round_s: float, *, enabled: bool = True) -> None:
         self._round_s = max(round_s, 1.0)
+        self._enabled = enabled
+        self._merges = 0
         self._standings: dict[bytes, Standing] = {}
 
     def devices(self) -> list[bytes]:
@@ -91,6 +76,8 @@ class Reputation:
     def of(self, device: bytes) -> Standing:
         return self._standings.setdefault(device, Standing())
 
+    # --- observations ----------------------------------------------------------------------
+
     def fault(self, device: bytes, fault: Fault, now: float) -> str | None:
         """Charge a fault. Returns the reason if this puts the peer into quarantine."""
         standing = self.of(device)
@@ -98,44 +85,93 @@ class Reputation:
         standing.score = max(0.0, standing.score - COST[fault])
         if standing.score >= QUARANTINE_BELOW or self.is_quarantined(device, now):
             return None
-        worst = max(standing.faults, key=lambda name: standing.faults[name] * COST[Fault(name)])
-        count = standing.faults[worst]
-        return self._quarantine(standing, f"broke the protocol: {worst}, {count} times", now)
+        cause, words = broken(standing)
+        return self._quarantine(standing, cause, words, now)
+
+    def served(self, device: bytes, size: int) -> None:
+        """The peer answered us with so many bytes."""
+        self.of(device).served += size
+
+    def suspect(self, device: bytes, suspicion: Suspicion | None) -> None:
+        """What its conduct points to from now on; None: nothing."""
+        if suspicion is not None or device in self._standings:
+            self.of(device).suspicion = suspicion
 
     def merged(
-        self, device: bytes, influence: float, ratio: float | None, now: float
-    ) -> str | None:
-        """After a merge: the peer's influence, and its distance over the pull's median distance.
+        self, pull: Mapping[bytes, Seen], attackers: int, now: float
+    ) -> list[tuple[bytes, str]]:
+        """After a merge of ours: every peer that was in it. `attackers`: assumed among all peers
+        that are not shut out. Returns who goes into quarantine, and the reasons."""
+        self._merges += 1
+        for device, standing in self._standings.items():
+            if device not in pull:
+                standing.outlying = max(0.0, standing.outlying - EVIDENCE_IDLE)
+                standing.crowded = max(0.0, standing.crowded - EVIDENCE_IDLE)
+        distances = sorted(s.traits.distance for s in pull.values() if s.traits is not None)
+        typical = distances[(len(distances) - 1) // 2] if distances else 0.0
+        for device, seen in pull.items():
+            self._take(self.of(device), seen, typical)
+        outliers = self._outliers(attackers, now)
+        even = 1.0 / (len(pull) + 1)
+        norms = [s.traits.norm for d, s in pull.items() if s.traits and d not in outliers]
+        found = []
+        for device, seen in pull.items():
+            standing = self.of(device)
+            if seen.traits is None or standing.merges <= GRACE_MERGES:
+                continue
+            is_apart = device in outliers and seen.influence < COUNTED * even
+            cause = named(seen.traits, max(norms, default=0.0)) if is_apart else None
+            _judge(standing, seen.traits, cause)
+            if standing.outlying >= QUARANTINE_AT and not self.is_quarantined(device, now):
+                words = self._quarantine(standing, *stood_apart(standing), now)
+                if words is not None:
+                    found.append((device, words))
+        return found
 
-        `ratio` is None where the pull was too small to tell. Returns the reason if the peer goes
-        into quarantine.
-        """
-        standing = self.of(device)
+    @staticmethod
+    def _take(standing: Standing, seen: Seen, typical: float) -> None:
         standing.merges += 1
         keep = INFLUENCE_DECAY if standing.merges > 1 else 0.0
-        standing.influence = keep * standing.influence + (1 - keep) * influence
+        standing.influence = keep * standing.influence + (1 - keep) * seen.influence
         standing.score = min(1.0, standing.score + RECOVERY_PER_ROUND)
-        if ratio is None:
-            return None
-        standing.ratio = ratio
-        if standing.merges <= GRACE_MERGES:
-            return None
-        standing.far.append(ratio >= FAR_RATIO and influence == 0.0)
-        if sum(standing.far) < FAR_STRIKES or self.is_quarantined(device, now):
-            return None
-        reason = (
-            f"its updates lay {ratio:.1f}x farther from ours than a typical peer's and counted "
-            f"for nothing in {sum(standing.far)} of the last {len(standing.far)} merges"
-        )
-        standing.far.clear()
-        return self._quarantine(standing, reason, now)
+        if seen.ratio is not None:
+            standing.ratio = seen.ratio
+        traits = seen.traits
+        if traits is None:
+            return
+        standing.contributed += traits.share
+        keep = SMOOTHING if standing.spread is not None else 0.0
+        standing.alike = keep * standing.alike + (1 - keep) * traits.alike
+        if typical > 0.0 and traits.distance > 0.0:
+            spread = math.log(traits.distance / typical)
+            standing.spread = keep * (standing.spread or 0.0) + (1 - keep) * spread
 
-    def _quarantine(self, standing: Standing, reason: str, now: float) -> str:
+    def _outliers(self, attackers: int, now: float) -> set[bytes]:
+        """Who stands apart from all peers that we know, by what it was like over time: one pull is
+        too small to know how far honest devices spread."""
+        known = [
+            (device, standing)
+            for device, standing in self._standings.items()
+            if standing.spread is not None
+            and standing.merges >= GRACE_MERGES
+            and not self.is_quarantined(device, now)
+        ]
+        far = apart([math.exp(standing.spread or 0.0) for _, standing in known], attackers)
+        other_way = opposed([standing.alike for _, standing in known], attackers)
+        return {known[i][0] for i in far | other_way}
+
+    # --- quarantine ------------------------------------------------------------------------
+
+    def _quarantine(
+        self, standing: Standing, cause: Cause | None, words: str, now: float
+    ) -> str | None:
+        if not self._enabled:
+            return None
         factor = 2 ** min(standing.quarantines, QUARANTINE_DOUBLINGS_MAX)
         standing.quarantines += 1
         standing.quarantined_until = now + self._round_s * QUARANTINE_ROUNDS * factor
-        standing.why = reason
-        return reason
+        standing.cause, standing.why = cause, words
+        return words
 
     def inherit(self, old: bytes, new: bytes) -> None:
         """A device that was enrolled again: its standing comes with it, once."""
@@ -146,21 +182,32 @@ class Reputation:
         """Hard evidence: for good."""
         standing = self.of(device)
         standing.condemned, standing.score, standing.why = True, 0.0, reason
+        standing.cause = Cause.EQUIVOCATION
 
     def release(self, device: bytes) -> bool:
         """A person lifts a soft quarantine. False if there was none, or it is a hard one."""
-        standing = self.of(device)
-        if standing.condemned or not standing.quarantined_until:
+        standing = self._standings.get(device)
+        if standing is None or standing.condemned or not standing.quarantined_until:
             return False
         self._readmit(standing)
         return True
 
-    def _readmit(self, standing: Standing) -> None:
+    @staticmethod
+    def _readmit(standing: Standing) -> None:
         standing.quarantined_until = 0.0
         standing.score = max(standing.score, QUARANTINE_BELOW * 2)
-        standing.far.clear()
+        standing.outlying = min(standing.outlying, PROBATION)
+        standing.spread, standing.alike = None, 1.0
         standing.merges = 0
-        standing.why = ""
+        standing.cause, standing.why = None, ""
+
+    def record(self, device: bytes, at: int, words: str = "") -> None:
+        """A line of the peer's history: `words`, or why it is shut out now. `at`: fleet time."""
+        standing = self.of(device)
+        cause = standing.cause.value if standing.cause is not None else ""
+        standing.entries.append(Entry(at, cause, words or standing.why))
+
+    # --- answers ---------------------------------------------------------------------------
 
     def is_condemned(self, device: bytes) -> bool:
         """By evidence. Asking leaves no trace: ids come from strangers' lists."""
@@ -185,53 +232,70 @@ class Reputation:
         """Sampling weight, 0 to 1: 0 in quarantine, 1 for newcomers and the faultless."""
         if self.is_quarantined(device, now):
             return 0.0
+        return self.level(device) if self._enabled else 1.0
+
+    def level(self, device: bytes) -> float:
+        """The clamped score, 0 to 1: what the worst of all observations leaves of a newcomer's."""
         standing = self._standings.get(device)
-        return max(WEIGHT_FLOOR, standing.score) if standing is not None else 1.0
+        if standing is None:
+            return 1.0
+        return min((weight for weight, _, _ in reasons(standing)), default=1.0)
+
+    def suspected(self, device: bytes, now: float) -> tuple[Cause | None, str]:
+        """Of what, and why in words; (None, "") if there is nothing worth a word."""
+        standing = self._standings.get(device)
+        if standing is None:
+            return None, ""
+        if self.is_quarantined(device, now):
+            return standing.cause, standing.why
+        found = [reason for reason in reasons(standing) if reason[1] is not None]
+        _, cause, words = min(found, key=lambda reason: reason[0], default=(1.0, None, ""))
+        return cause, words
+
+    def suspects(self) -> list[bytes]:
+        """Whose conduct points to something."""
+        return [device for device, s in self._standings.items() if s.suspicion is not None]
+
+    def contributions(self) -> dict[bytes, float]:
+        """Each peer's part of what all peers gave us, 0 to 1: half by its leave-one-out share in
+        our merges, half by the bytes that it served. For reports; nothing is paid by it."""
+        shared = sum(max(0.0, s.contributed) for s in self._standings.values())
+        bytes_served = sum(s.served for s in self._standings.values())
+        return {
+            device: _part(max(0.0, s.contributed), shared) / 2 + _part(s.served, bytes_served) / 2
+            for device, s in self._standings.items()
+        }
+
+    def share(self, device: bytes) -> float:
+        """Mean leave-one-out share over all our merges, those without it included."""
+        standing = self._standings.get(device)
+        return standing.contributed / self._merges if standing and self._merges else 0.0
+
+    # --- restart ---------------------------------------------------------------------------
 
     def dump(self, now: float) -> bytes:
         """Durable form. What is left of a quarantine is kept, not its instant."""
-        return pack(
-            [
-                [
-                    device,
-                    s.score,
-                    s.faults,
-                    s.influence,
-                    s.merges,
-                    list(s.far),
-                    max(0.0, s.quarantined_until - now),
-                    s.quarantines,
-                    s.condemned,
-                    s.why,
-                ]
-                for device, s in self._standings.items()
-            ]
-        )
+        return dump(self._merges, self._standings, now)
 
     def load(self, data: bytes, now: float) -> None:
-        for saved in unpack(data, 64 * 1024 * 1024):
-            row = msgspec.convert(saved, _Saved)
-            self._standings[row.device] = Standing(
-                score=row.score,
-                faults=dict(row.faults),
-                influence=row.influence,
-                merges=row.merges,
-                far=deque(row.far, maxlen=FAR_WINDOW),
-                quarantined_until=now + row.left if row.left > 0 else 0.0,
-                quarantines=row.quarantines,
-                condemned=row.condemned,
-                why=row.why,
-            )
+        self._merges, loaded = load(data, now)
+        proven = {device: s for device, s in self._standings.items() if s.condemned}
+        self._standings.update(loaded | proven)
 
 
-class _Saved(msgspec.Struct, array_like=True):
-    device: bytes
-    score: float
-    faults: dict[str, int]
-    influence: float
-    merges: int
-    far: list[bool]
-    left: float
-    quarantines: int
-    condemned: bool
-    why: str
+def _judge(standing: Standing, traits: Traits, outlier: Cause | None) -> None:
+    """One more piece of evidence for or against a peer."""
+    standing.outlying = _moved(standing.outlying, up=outlier is not None)
+    if outlier is not None:
+        standing.causes = {cause: SMOOTHING * n for cause, n in standing.causes.items()}
+        standing.causes[outlier] = standing.causes.get(outlier, 0.0) + 1.0
+    if traits.crowd is not None:
+        standing.crowded = _moved(standing.crowded, up=traits.crowd >= CROWD_MIN - 1)
+
+
+def _moved(evidence: float, *, up: bool) -> float:
+    return min(EVIDENCE_MAX, evidence + EVIDENCE_UP) if up else max(0.0, evidence - EVIDENCE_DOWN)
+
+
+def _part(value: float, total: float) -> float:
+    return value / total if total > 0.0 else 0.0

@@ -48,6 +48,7 @@ class Upkeep:
         if core.now >= self.poll_at:
             self.poll_at = core.now + core.pace.poll_interval_s
             self._poll()
+            core.watch.look()
             core.steering.apply()
         if not core.restraint.reconciled:
             core.restorer.advance()
@@ -159,6 +160,7 @@ class Upkeep:
                     self._walk_to(peer, entry.head, core.device)
                 continue
             if not core.is_barred(entry.device):
+                core.watch.mentioned(entry.device, entry.seq, receipt.device)
                 self._compare(peer, entry)
         left = self._receipts_left.get(receipt.device, 0) - 1
         self._receipts_left[receipt.device] = left

@@ -19,6 +19,17 @@ class PeerView:
     round: int | None
     sampled: bool
     faults: dict[str, int]
+    cause: str = ""  # what it is suspected or convicted of, as `anomaly.Cause`
+    weight: float = 1.0  # chance to be asked beside a newcomer's
+    available: float = 1.0  # decayed share of our requests that it answered
+    latency_s: float | None = None  # its updates after ours, decayed mean
+    update_age_s: float | None = None  # since its newest update of our job was first seen
+    share: float = 0.0  # mean leave-one-out share in our merges
+    served_bytes: int = 0
+    contribution: float = 0.0  # 0 to 1, over all peers 1: reported, not paid
+    quarantines: int = 0
+    evidence: dict[str, float] = field(default_factory=dict)  # for standing apart, and near copies
+    history: tuple[tuple[int, str, str], ...] = ()  # fleet time, cause, words; the newest last
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gossipfl.aggregation import RuleError, catastrophic, merge_step
+from gossipfl.aggregation import Merge, RuleError, catastrophic, merge_step
+from gossipfl.anomaly import Traits
+from gossipfl.anomaly import measure as traits_of
 from gossipfl.convergence import convergence
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import (
@@ -69,6 +71,15 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         else convergence(
             merged, effect.received, effect.own, effect.before, effect.initial, effect.f
         ),
+        traits=_traits(effect, merged),
+    )
+
+
+def _traits(effect: StartMerge, merged: Merge) -> tuple[Traits, ...]:
+    if effect.own is None or effect.before is None:
+        return ()
+    return traits_of(
+        effect.own, effect.before, merged.parameters, effect.received, merged.influence
     )
 
 

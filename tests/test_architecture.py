@@ -25,11 +25,11 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     (
         *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
         *("work", "aggregation", "codecs", "bundle", "privacy", "audit"),
-        *("convergence", "anomaly", "notices"),
+        *("convergence", "anomaly", "standing", "notices"),
     ),
     (
         *("membership", "pulls", "rounds", "reputation", "peers", "chains"),
-        *("ownchain", "policies", "shelf", "view", "stopping"),
+        *("ownchain", "policies", "shelf", "view", "stopping", "conduct"),
     ),
     (
         *("node", "core", "intake", "cycle", "collector", "merger", "publisher", "steering"),
@@ -43,6 +43,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "retention",
             "addresses",
             "halt",
+            "watch",
         ),
     ),
     ("net", "fleet", "authoring", "bundles", "hub"),

@@ -139,7 +139,7 @@ def test_lists_of_made_up_devices_cost_nothing_that_lasts() -> None:
     x.publish(receipts=ChainRef(1, x.hold(receipt(table, x, *rows))))
     table.advance(120.0)
     table.send(me, Stop())
-    saved = unpack(me.store.load().documents["reputation"], 1 << 24)
+    *_, saved = unpack(me.store.load().documents["reputation"], 1 << 24)
     assert len(saved) <= 2
     assert me.node.view().candidates == 0
 
