@@ -57,6 +57,7 @@ class Fleet:
         self._issuer_envelope = self._member_envelope(
             self._issuer, Role.ISSUER, None, signer=self.root, days=365
         )
+        self.issuer_key = self._issuer.key_id
         self.issuer_member = pack_member(MemberObject(self._issuer_envelope, None))
         self.members: set[bytes] = set()  # devices admitted, for checkers
         self.revoked: set[bytes] = set()

@@ -34,10 +34,13 @@ STOP_S = 0.2  # a clean end has this long to save what is left: guess
 
 
 class WorldError(AssertionError):
-    """An invariant broke or a condition was not met; carries what is needed to run it again."""
+    """An invariant broke or a condition was not met; carries what is needed to run it again.
 
-    def __init__(self, cause: str, world: World) -> None:
+    `checker` names the invariant: a checker's class, "liveness", or an exception of the node."""
+
+    def __init__(self, cause: str, world: World, checker: str) -> None:
         self.seed = world.seed
+        self.checker = checker
         self.options = world.options
         self.cause = cause
         self.virtual_s = world.now
@@ -114,9 +117,10 @@ class World:
         except WorldError:
             raise
         except Violation as broken:
-            raise WorldError(str(broken), self) from broken
+            raise WorldError(str(broken), self, broken.checker) from broken
         except Exception as error:  # the node must never raise: the seed finds it again
-            raise WorldError(f"{type(error).__name__}: {error}", self) from error
+            kind = type(error).__name__
+            raise WorldError(f"{kind}: {error}", self, kind) from error
         return True
 
     def run_until(self, condition: Callable[[], bool], limit_s: float) -> float:
@@ -126,7 +130,8 @@ class World:
         started = self.now
         while not condition():
             if not self._heap or self._heap[0][0] > started + limit_s:
-                raise WorldError(f"not reached within {limit_s} virtual seconds", self)
+                what = f"not reached within {limit_s} virtual seconds"
+                raise WorldError(what, self, "liveness")
             self.step()
         return self.now - started
 
@@ -142,7 +147,7 @@ class World:
             try:
                 checker.at_end()
             except Violation as broken:
-                raise WorldError(str(broken), self) from broken
+                raise WorldError(str(broken), self, broken.checker) from broken
 
     def deliver(self, device: SimDevice, event: Event) -> None:
         """Puts an event into a device's inbox; it is lost if the device is down."""

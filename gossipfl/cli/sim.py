@@ -11,10 +11,9 @@ import time
 from argparse import Namespace
 from typing import Any
 
-from gossipfl.cli.output import Result, palette
+from gossipfl.cli.output import Result
+from gossipfl.cli.soak import add_soak
 from gossipfl.errors import Exit, UserError
-
-SOAK_SEEDS = 20  # about half a minute on one core of a laptop
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,11 +23,7 @@ def add_parser(subparsers: Any) -> None:
     one.add_argument("name", nargs="?", help="without one, all names are listed")
     one.add_argument("--seed", type=int, default=1)
     one.set_defaults(handler=run)
-    many = words.add_parser("soak", help="play random histories with random faults")
-    many.add_argument("--seeds", type=int, default=SOAK_SEEDS, help="how many")
-    many.add_argument("--first-seed", type=int, default=1)
-    many.add_argument("--seconds", type=float, default=None, help="start no seed after this long")
-    many.set_defaults(handler=soak)
+    add_soak(words)
 
 
 def run(args: Namespace) -> Result:
@@ -60,36 +55,3 @@ def run(args: Namespace) -> Result:
         "device_rounds_per_s": round(outcome.device_rounds / seconds, 1),
     }
     return Result(data, "\n".join(f"{name:<20} {value}" for name, value in data.items()))
-
-
-def soak(args: Namespace) -> Result:
-    """Random histories. Exit 1, with how to run it again, if one of them fails."""
-    from sim.soak import soak as play
-
-    started = time.monotonic()
-    until = None if args.seconds is None else started + args.seconds
-    summary = play(
-        args.seeds, args.first_seed, lambda: until is not None and time.monotonic() > until
-    )
-    seconds = time.monotonic() - started
-    data = {
-        "seeds": summary.seeds,
-        "first_seed": summary.first_seed,
-        "failures": [{"seed": f.seed, "cause": f.cause} for f in summary.failures],
-        "virtual_s": round(summary.virtual_s, 1),
-        "device_rounds": summary.device_rounds,
-        "entries": summary.entries,
-        "faults": dict(sorted(summary.faults.items())),
-        "seconds": round(seconds, 1),
-        "device_rounds_per_s": round(summary.device_rounds / seconds, 1),
-    }
-    paint = palette(args).paint
-    lines = [
-        f"{summary.seeds} seeds from {summary.first_seed} on: {len(summary.failures)} failed, "
-        f"{summary.device_rounds} device rounds in {summary.virtual_s:.0f} virtual seconds, "
-        f"{seconds:.1f} s",
-    ]
-    for failure in summary.failures:
-        lines += [paint(f"seed {failure.seed}", "red"), failure.report]
-        lines.append(f"again: gossipfl sim soak --seeds 1 --first-seed {failure.seed}")
-    return Result(data, "\n".join(lines), Exit.NO if summary.failures else Exit.OK)

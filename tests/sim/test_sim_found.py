@@ -14,7 +14,6 @@ from gossipfl.restorer import RESTORE_SKIP
 from sim.fleet import EPOCH
 from sim.scenarios import durable_seq
 from sim.scene import Scene, Setup
-from sim.soak import soak
 
 YEAR_S = 31_557_600.0
 
@@ -88,22 +87,6 @@ def test_a_wrong_wall_clock_stalls_nobody(off_s: float) -> None:
     scene.world.run_for(2.0)
     scene.run_rounds(2, limit_s=4 * 3.3, who=[device])
     scene.world.finish()
-
-
-@pytest.mark.parametrize(
-    ("seed", "what"),
-    [
-        (3, "adopting an own newer head raised TypeError"),
-        (21, "restored, a device signed an old number again: who answered had forgotten it"),
-        (35, "a reboot with a clock ten years ahead: nobody was ever believed again"),
-        (39, "the peer asked for our own head was condemned meanwhile: we waited for ever"),
-        (2_031, "the fleet's median lay below the own floor: a wrong clock was kept"),
-        (10_233, "the first peer found decided alone, and it knew less than the disk"),
-        (10_436, "restored twice from one copy, a device took the same number twice"),
-    ],
-)
-def test_soak_seeds_that_failed_once(seed: int, what: str) -> None:
-    assert soak(1, seed).failures == [], what
 
 
 def test_a_large_fleet_samples_for_the_peers_that_are_live() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sim import soak as soaking
+from sim.plan import Plan, draw_plan
 from sim.soak import soak
 from sim.world import World
 
@@ -37,11 +37,13 @@ def test_a_failing_seed_is_named_with_how_to_run_it_again(
             device.durable.clear()
 
     monkeypatch.setattr(World, "run_for", forgetful)
-    monkeypatch.setattr(soaking, "FAULTY_S", 5.0)
     code, out, _ = gossipfl("sim", "soak", "--seeds", "1", "--first-seed", "77")
     assert code == 1
     assert "before it is durable" in out
+    assert "invariant: DurableBeforePublic; code: " in out
     assert "sim soak --seeds 1 --first-seed 77" in out
+    plan = out.split("plan: ", 1)[1].splitlines()[0]
+    assert Plan.from_json(plan) == draw_plan(77)
 
 
 def test_the_verb_runs_a_scenario(gossipfl: Callable[..., tuple[int, str, str]]) -> None:

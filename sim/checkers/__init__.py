@@ -1,0 +1,42 @@
+"""What must hold in every history, whatever the faults: each invariant is a class.
+
+Checkers see every event, effect, commit and answer. They recompute from the bytes with nothing but
+the wire and the fleet's own registry, so a hole in the node's checks is not hidden by the same
+hole here. A broken invariant raises Violation, which the world turns into a WorldError with the
+seed and the options.
+"""
+
+from __future__ import annotations
+
+from sim.checkers.accused import NobodyFramed
+from sim.checkers.base import Checker, Heads, Violation
+from sim.checkers.bounds import EFFECTS_MAX, Bounded, RoundsEnd
+from sim.checkers.heads import DurableBeforePublic, OneHeadPerSeq
+from sim.checkers.merges import MergesVerified
+from sim.checkers.tally import Tally
+
+__all__ = [
+    "EFFECTS_MAX",
+    "Bounded",
+    "Checker",
+    "DurableBeforePublic",
+    "Heads",
+    "MergesVerified",
+    "NobodyFramed",
+    "OneHeadPerSeq",
+    "RoundsEnd",
+    "Tally",
+    "Violation",
+    "all_checkers",
+]
+
+
+def all_checkers() -> list[Checker]:
+    return [
+        MergesVerified(),
+        OneHeadPerSeq(),
+        DurableBeforePublic(),
+        Bounded(),
+        NobodyFramed(),
+        RoundsEnd(),
+    ]

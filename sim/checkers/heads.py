@@ -1,0 +1,75 @@
+"""Own heads: one digest per number, one chain, durable before anybody sees them."""
+
+from __future__ import annotations
+
+from gossipfl.events import Batch
+from gossipfl.objects import digest
+from gossipfl.shelf import Served
+from sim.checkers.base import Checker, Heads
+from sim.device import SimDevice
+
+
+class OneHeadPerSeq(Checker):
+    """An honest device's seq strictly grows, `prev` chains, and one seq has one public digest."""
+
+    def __init__(self) -> None:
+        self._heads = Heads()
+        self._public: dict[tuple[bytes, int], bytes] = {}
+        self._durable: dict[bytes, tuple[int, bytes]] = {}
+        self.heads = 0
+
+    def on_restore(self, device: SimDevice) -> None:
+        self._durable.pop(device.device, None)
+
+    def on_commit(self, device: SimDevice, batch: Batch, done: bool) -> None:
+        if not done or batch.head is None or not device.honest:
+            return
+        head = self._heads.get(batch.head, device.fleet.members)
+        if head is None:
+            raise self.broken(f"device {device.index} stores a head that it did not sign")
+        self.heads += 1
+        before = self._durable.get(device.device)
+        if before is not None and not batch.adopt:
+            if head.seq != before[0] + 1:
+                raise self.broken(f"device {device.index}: head {head.seq} after {before[0]}")
+            if head.prev != before[1]:
+                raise self.broken(f"device {device.index}: head {head.seq} does not chain")
+        self._durable[device.device] = (head.seq, digest(batch.head))
+
+    def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
+        if asked is not None:
+            return
+        head = self._heads.get(served.envelope, server.fleet.members)
+        if head is None:
+            raise self.broken(f"device {server.index} serves a head that no member signed")
+        first = self._public.setdefault((server.device, head.seq), served.digest)
+        if first != served.digest:
+            raise self.broken(f"device {server.index} served two heads with seq {head.seq}")
+
+
+class DurableBeforePublic(Checker):
+    """An honest device serves its own head only when it, its update and its receipt are durable."""
+
+    def __init__(self) -> None:
+        self._heads = Heads()
+        self._passed: set[tuple[int, bytes]] = set()
+
+    def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
+        if asked is not None or (server.index, served.digest) in self._passed:
+            return
+        head = self._heads.get(served.envelope, server.fleet.members)
+        named = [served.digest]
+        if head is not None:
+            named += [ref.digest for ref in (head.update, head.receipts) if ref is not None]
+        for name in named:
+            if name not in server.durable:
+                raise self.broken(
+                    f"device {server.index} serves {name.hex()[:12]} before it is durable"
+                )
+        if served.update is not None and digest(served.update) not in named:
+            raise self.broken(f"device {server.index} lets another update ride along")
+        self._passed.add((server.index, served.digest))
+
+    def on_serve_object(self, server: SimDevice, name: bytes, data: bytes) -> None:
+        if digest(data) != name:
+            raise self.broken(f"device {server.index} serves other bytes than {name.hex()[:12]}")

@@ -1,0 +1,252 @@
+"""Plays a plan: faults first, then repair, then everybody must get on.
+
+Safety: the invariants of `checkers` hold all along. Liveness: when the faults have stopped, every
+honest device that may sign must soon merge again, as well as its rule promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gossipfl.config import PACES, NodeSettings
+from gossipfl.events import Address, PolicyReceived, RevocationReceived
+from gossipfl.memory import MemoryStore, StoreFault
+from gossipfl.objects import digest
+from sim.adversaries import Adversary, BitFlipper, Foe, NotANumber, Silent, StaleReplay
+from sim.checkers import Checker, all_checkers
+from sim.device import SimDevice
+from sim.fleet import Keys
+from sim.forks import Fork, OddEven
+from sim.network import Link
+from sim.options import Options
+from sim.plan import (
+    ClockJump,
+    Crash,
+    Disk,
+    Fault,
+    Move,
+    NewRun,
+    OneWay,
+    Partition,
+    Plan,
+    Quit,
+    Reinstall,
+    Restore,
+    Revoke,
+    Sleep,
+    kind_of,
+)
+from sim.scene import Every, Scene, Setup
+from sim.slander import Flooder, Forger, Framer, Slanderer
+from sim.world import PORT
+
+SETTLING_S = 25.0  # the last fault may last 20 s
+RECOVERY_S = 120.0  # and after that at most this long until all merge again: breakers, stalls
+MERGES = 2  # that each must do then
+ABLE_MIN = 4  # honest devices that it takes for every rule to merge
+RESTART_S = 1.0
+
+LIARS: dict[str, Callable[[int], Adversary]] = {
+    "fork": lambda seed: Fork(),
+    "odd_even_withheld": lambda seed: OddEven(withhold=True),
+    "odd_even": lambda seed: OddEven(withhold=False),
+    "foe": lambda seed: Foe(),
+    "not_a_number": lambda seed: NotANumber(),
+    "silent": lambda seed: Silent(),
+    "half_silent": lambda seed: Silent(selective=True),
+    "stale_replay": lambda seed: StaleReplay(),
+    "bit_flipper": BitFlipper,
+    "forger": lambda seed: Forger(),
+    "framer": lambda seed: Framer(),
+    "slanderer": lambda seed: Slanderer(),
+    "flooder": lambda seed: Flooder(),
+}
+
+
+def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
+    """The world that a plan describes, before anything happens. `extra` checkers watch too."""
+    wire = plan.wire
+    link = Link(
+        latency_s=wire.latency_s,
+        jitter_s=wire.jitter_s,
+        loss=wire.loss,
+        duplicate=wire.duplicate,
+        reorder=wire.reorder,
+        bytes_per_s=wire.bytes_per_s,
+    )
+    options = Options(
+        link=link,
+        settings=NodeSettings(pace=PACES["demo"]),
+        wall_skew_s=plan.wall_skew_s,
+        mdns=True,
+    )
+    setup = Setup(devices=plan.devices, attackers=len(plan.liars), alpha=plan.alpha, rule=plan.rule)
+    scene = Scene(plan.seed, setup, options, [*all_checkers(), *extra])
+    for device, name in zip(scene.devices[plan.honest :], plan.liars, strict=True):
+        scene.world.corrupt(device, LIARS[name](plan.seed))
+    return scene
+
+
+class History:
+    """One plan being played. `counts` gets how often each kind of fault happened."""
+
+    def __init__(self, plan: Plan, counts: dict[str, int] | None = None) -> None:
+        self.plan = plan
+        self.scene = scene_of(plan)
+        self.counts = counts if counts is not None else {}
+        self._runs = 0
+        for name in plan.liars:
+            self._count(name)
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # --- faults -----------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        world = self.scene.world
+        for fault in self.plan.faults:
+            action = self._restoring(fault) if isinstance(fault, Restore) else self._action(fault)
+            world.schedule(fault.at, action)
+
+    def _action(self, fault: Fault) -> Callable[[], None]:
+        def run() -> None:
+            self._count(kind_of(fault))
+            self._strike(fault)
+
+        return run
+
+    def _strike(self, fault: Fault) -> None:
+        world, devices = self.scene.world, self.scene.devices
+        match fault:
+            case Crash():
+                world.crash(devices[fault.device], fault.down_s, reboot=fault.reboot)
+            case Disk():
+                store = devices[fault.device].store
+                store.faults = [*([None] * fault.after), StoreFault[fault.how]]
+            case Partition():
+                rest = [d.index for d in devices if d.index not in fault.group]
+                world.network.partition(fault.group, rest)
+                world.schedule(world.now + fault.for_s, world.heal)
+            case OneWay():
+                world.network.block([fault.sender], [fault.receiver])
+                world.schedule(world.now + fault.for_s, world.heal)
+            case Sleep():
+                self._sleep(devices[fault.device], fault.for_s)
+            case ClockJump():
+                devices[fault.device].clock.wall_offset_s += fault.by_s
+            case Reinstall():
+                self._reinstall(devices[fault.device], fault.down_s)
+            case Move():
+                self._move(devices[fault.device], fault.net)
+            case Quit():
+                world.stop(devices[fault.device])
+                world.start(devices[fault.device], world.now + fault.down_s)
+            case NewRun():
+                self._new_run(devices[fault.told])
+            case Revoke():
+                told = devices[fault.told]
+                data = self.scene.fleet.revoke(devices[fault.device].device, "lost")
+                world.deliver(told, RevocationReceived(data))
+
+    def _sleep(self, device: SimDevice, for_s: float) -> None:
+        world = self.scene.world
+        world.network.sleep(device.index)
+
+        def wake() -> None:
+            world.network.wake(device.index)
+            world.discovery.announce(device)
+
+        world.schedule(world.now + for_s, wake)
+
+    def _restoring(self, fault: Restore) -> Callable[[], None]:
+        """Schedules the copy; returns what puts it back.
+
+        Of a disk with a head on it: who loses that too is a new device and must be enrolled."""
+        world, device = self.scene.world, self.scene.devices[fault.device]
+        copies: list[tuple[Keys, MemoryStore]] = []
+
+        def copy() -> None:
+            if device.store.load().head is not None:
+                copies.append((device.keys, device.store.copy()))
+
+        def put_back() -> None:
+            if not copies or copies[0][0] is not device.keys:
+                return
+            self._count(kind_of(fault))
+            world.crash(device, reboot=True)
+            world.restore(device, copies[0][1])
+            world.start(device, world.now + RESTART_S)
+
+        world.schedule(fault.copied_at, copy)
+        return put_back
+
+    def _reinstall(self, device: SimDevice, down_s: float) -> None:
+        world = self.scene.world
+        world.crash(device, reboot=True)
+        device.keys = self.scene.fleet.admit(replaces=device.device)
+        world.restore(device, MemoryStore())
+        world.start(device, world.now + down_s)
+        # A person who installs it hands over policy and bundle too.
+        world.schedule(world.now + down_s, lambda: self.scene.tell(device))
+
+    def _move(self, device: SimDevice, net: int) -> None:
+        world = self.scene.world
+        address = Address(f"10.9.{net}.1", PORT)
+        if device.up and world.find(address) is None:
+            world.move(device, address)
+
+    def _new_run(self, told: SimDevice) -> None:
+        scene, setup = self.scene, self.scene.setup
+        self._runs += 1
+        scene.policy = scene.fleet.policy(
+            scene.job,
+            n=setup.devices,
+            attackers=setup.attackers,
+            rule=setup.rule,
+            training=setup.training,
+            version=1 + self._runs,
+            run=self._runs,
+            prev=digest(scene.policy),
+        )
+        scene.world.deliver(told, PolicyReceived(scene.policy))
+
+    # --- the run ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Raises WorldError when an invariant breaks or somebody is stuck."""
+        scene = self.scene
+        world = scene.world
+        self._schedule()
+        scene.start()
+        world.run_for(self.plan.faulty_s + SETTLING_S)
+        self._repair()
+        goals = [(d, scene.view(d).merges + MERGES) for d in self.able()]
+        if len(goals) >= ABLE_MIN:
+            world.run_until(
+                Every(world, lambda: all(scene.view(d).merges >= goal for d, goal in goals)),
+                RECOVERY_S,
+            )
+        world.finish()
+
+    def able(self) -> list[SimDevice]:
+        """Honest devices from which progress may be asked."""
+        scene = self.scene
+        return [
+            d
+            for d in scene.honest()
+            if d.up and d.device not in scene.fleet.revoked and not scene.view(d).listen_only
+        ]
+
+    def _repair(self) -> None:
+        """No more faults: links are good, disks work, everybody is up and told again."""
+        scene = self.scene
+        world = scene.world
+        world.network.change_all(loss=0.0, duplicate=0.0, reorder=0.0)
+        world.heal()
+        for device in scene.devices:
+            device.store.faults = []
+            world.network.wake(device.index)
+            world.start(device)
+            scene.tell(device)
+        world.run_for(2.0)
