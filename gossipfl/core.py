@@ -110,7 +110,7 @@ class Core:
         self.roster = Roster(identity.root_key, limits)
         self.fleet = self.roster.fleet
         self.me = self.roster.admit(identity.member)
-        self.clock = FleetClock()
+        self.clock = FleetClock(ceiling=self.me.member.not_after)
         # Our issuer's word on the time is the first trusted lower bound.
         self.clock.raise_floor(self.me.member.issued)
         self.book = PeerBook(self.pace, limits)

@@ -207,7 +207,7 @@ class Intake:
         """If everybody looks expired, our clock is the one that is wrong: count the voice."""
         check_signature(envelope)
         head = decode(envelope.payload, Head, self._core.limits.head_bytes)
-        self._core.clock.hear_issued(known.member.device, head.issued, self._core.now)
+        self._core.clock.hear_issued(known.member.device, head.seq, head.issued, self._core.now)
 
     def _expected(self, pending: Pending, head: Head, known: Known, tls_key: bytes | None) -> None:
         """Is it the head that was asked for, from whom it was asked? Raises PeerError."""
@@ -247,7 +247,7 @@ class Intake:
         if head.device == core.device:
             core.restorer.own_head_seen(pending, seen)
             return
-        core.clock.hear_issued(head.device, head.issued, core.now)
+        core.clock.hear_issued(head.device, head.seq, head.issued, core.now)
         silent_s = self._silent_s(head.device)
         if pending.about is None:
             peer = core.book.bind(pending.address, head.device, core.now)

@@ -299,6 +299,12 @@ def test_a_list_with_one_bad_entry_adds_nothing_unseen() -> None:
 # --- fleet time ----------------------------------------------------------------------------------
 
 
+def hear(clock: FleetClock, device: bytes, issued: int, now: float) -> None:
+    """Two heads of `device`, the second signed while we watched, at `issued`."""
+    clock.hear_issued(device, 1, issued, now)
+    clock.hear_issued(device, 2, issued, now)
+
+
 def test_a_clock_alone_is_believed() -> None:
     clock = FleetClock()
     clock.hear_wall(EPOCH, 5.0)
@@ -317,7 +323,7 @@ def test_a_board_that_boots_in_1970_learns_the_time_from_the_fleet() -> None:
     clock = FleetClock()
     clock.raise_floor(NOW - DAY_S)
     for n in range(3):
-        clock.hear_issued(bytes([n]) * 16, NOW, 100.0)
+        hear(clock, bytes([n]) * 16, NOW, 100.0)
     clock.hear_wall(12.0, 100.0)
     assert clock.time(100.0) == NOW
     assert clock.time(160.0) == NOW + 60
@@ -327,7 +333,7 @@ def test_a_board_that_boots_in_1970_learns_the_time_from_the_fleet() -> None:
 def test_a_wall_clock_far_from_the_median_is_ignored(off: int) -> None:
     clock = FleetClock()
     for n in range(3):
-        clock.hear_issued(bytes([n]) * 16, NOW + n, 0.0)
+        hear(clock, bytes([n]) * 16, NOW + n, 0.0)
     clock.hear_wall(EPOCH + off, 0.0)
     assert abs(clock.time(0.0) - NOW) <= 2
 
@@ -336,7 +342,7 @@ def test_a_wall_clock_far_from_the_median_is_ignored(off: int) -> None:
 def test_a_wall_clock_near_the_median_is_believed(off: int) -> None:
     clock = FleetClock()
     for n in range(3):
-        clock.hear_issued(bytes([n]) * 16, NOW, 0.0)
+        hear(clock, bytes([n]) * 16, NOW, 0.0)
     clock.hear_wall(EPOCH + off, 0.0)
     assert clock.time(0.0) == NOW + off
 
@@ -346,12 +352,12 @@ def test_one_lying_peer_moves_fleet_time_for_no_longer_than_it_is_alone(lie: int
     """The floor never goes back: one head from the year 36812 would end every membership."""
     clock = FleetClock()
     clock.raise_floor(NOW - DAY_S)
-    clock.hear_issued(b"l" * 16, lie, 1.0)
+    hear(clock, b"l" * 16, lie, 1.0)
     clock.hear_wall(EPOCH + 1, 1.0)
     assert clock.time(1.0) >= NOW - DAY_S
     assert clock.floor <= NOW + 1, "what is durable did not move"
     for n in range(2):
-        clock.hear_issued(bytes([n]) * 16, NOW + 2, 2.0)
+        hear(clock, bytes([n]) * 16, NOW + 2, 2.0)
     clock.hear_wall(EPOCH + 2, 2.0)
     assert clock.time(2.0) == NOW + 2
 
@@ -361,7 +367,7 @@ def test_a_minority_of_liars_does_not_move_fleet_time(lie: int) -> None:
     clock = FleetClock()
     clock.hear_wall(EPOCH, 0.0)
     for n in range(7):
-        clock.hear_issued(bytes([n]) * 16, lie if n < 3 else NOW, 1.0)
+        hear(clock, bytes([n]) * 16, lie if n < 3 else NOW, 1.0)
     clock.hear_wall(EPOCH + 1, 1.0)
     assert abs(clock.time(1.0) - NOW) <= 1
 
@@ -370,11 +376,73 @@ def test_one_device_has_one_voice() -> None:
     clock = FleetClock()
     clock.hear_wall(EPOCH, 0.0)
     for n in range(3):
-        clock.hear_issued(bytes([n]) * 16, NOW, 0.0)
-    for _ in range(1_000):
-        clock.hear_issued(b"l" * 16, 2**40, 0.0)
+        hear(clock, bytes([n]) * 16, NOW, 0.0)
+    for seq in range(1, 1_000):
+        clock.hear_issued(b"l" * 16, seq, 2**40, 0.0)
     clock.hear_wall(EPOCH, 0.0)
     assert clock.time(0.0) == NOW
+
+
+@pytest.mark.parametrize("days", [1, 3, 29])
+def test_heads_from_before_a_whole_site_was_switched_off_do_not_turn_time_back(days: int) -> None:
+    """Off from Friday to Monday, all clocks right. Nobody has signed anything since."""
+    clock = FleetClock()
+    clock.raise_floor(NOW - days * DAY_S)
+    clock.hear_wall(EPOCH, 0.0)
+    for n in range(5):
+        clock.hear_issued(bytes([n]) * 16, 7, NOW - days * DAY_S, 1.0)
+        clock.hear_wall(EPOCH + 1, 1.0)
+        assert clock.time(1.0) == NOW + 1
+    for n in range(5):
+        clock.hear_issued(bytes([n]) * 16, 8, NOW + 30, 30.0)
+    clock.hear_wall(EPOCH + 30, 30.0)
+    assert clock.time(30.0) == NOW + 30
+    assert clock.floor == NOW + 30, "heads that were signed meanwhile confirm it"
+
+
+def test_a_head_is_no_voice_if_it_may_have_been_signed_long_before_it_came() -> None:
+    """Its number grew, but nobody looked for a day: it may be from right after the last look."""
+    clock = FleetClock()
+    clock.hear_wall(EPOCH, 0.0)
+    for n in range(3):
+        clock.hear_issued(bytes([n]) * 16, 1, NOW, 0.0)
+        clock.hear_issued(bytes([n]) * 16, 2, NOW + 60, float(DAY_S))
+    clock.hear_wall(EPOCH + DAY_S, float(DAY_S))
+    assert clock.time(float(DAY_S)) == NOW + DAY_S
+
+
+def test_a_board_that_boots_in_1970_starts_no_earlier_than_what_others_have_signed() -> None:
+    clock = FleetClock()
+    clock.hear_wall(12.0, 0.0)
+    for n in range(3):
+        clock.hear_issued(bytes([n]) * 16, 7, NOW - n, 1.0)
+    clock.hear_wall(13.0, 1.0)
+    assert clock.time(1.0) == NOW - 1, "the median: one liar is one of three"
+
+
+@pytest.mark.parametrize("lie", [2**40, NOW + 3650 * DAY_S])
+@pytest.mark.parametrize("is_wall", [True, False])
+def test_time_that_nobody_confirmed_ends_with_our_own_membership(lie: int, is_wall: bool) -> None:
+    """One head from the year 36812, or our own wall clock: else all members would look expired,
+    a policy of the future would count, and retention would drop the whole history."""
+    clock = FleetClock(ceiling=NOW + 30 * DAY_S)
+    clock.raise_floor(NOW)
+    clock.hear_wall(float(lie) if is_wall else EPOCH, 0.0)
+    if not is_wall:
+        hear(clock, b"l" * 16, lie, 1.0)
+        clock.hear_wall(EPOCH + 1, 1.0)
+    assert clock.time(1.0) == NOW + 30 * DAY_S
+    assert clock.floor == NOW
+
+
+def test_liars_who_are_heard_first_do_not_raise_the_floor_above_our_own_membership() -> None:
+    """Two of the first three: what is durable must leave a way back."""
+    clock = FleetClock(ceiling=NOW + 30 * DAY_S)
+    for n in range(3):
+        hear(clock, bytes([n]) * 16, 2**40 if n else NOW, 0.0)
+    clock.hear_wall(EPOCH, 0.0)
+    clock.time(0.0)
+    assert clock.floor <= NOW + 30 * DAY_S
 
 
 @given(
@@ -388,15 +456,15 @@ def test_one_device_has_one_voice() -> None:
     )
 )
 def test_the_floor_of_fleet_time_never_goes_back(events: list[tuple[str, int, float]]) -> None:
-    clock = FleetClock()
+    clock = FleetClock(ceiling=NOW + 30 * DAY_S)
     now, last = 0.0, 0
-    for kind, value, after in events:
+    for seq, (kind, value, after) in enumerate(events, 1):
         now += after
         match kind:
             case "wall":
                 clock.hear_wall(float(value), now)
             case "issued":
-                clock.hear_issued(value.to_bytes(16, "big"), value, now)
+                clock.hear_issued(bytes([value % 5]) * 16, seq, value, now)
             case "floor":
                 clock.raise_floor(value % (2 * NOW))
         assert clock.time(now) >= clock.floor >= last
@@ -405,7 +473,7 @@ def test_the_floor_of_fleet_time_never_goes_back(events: list[tuple[str, int, fl
 
 def test_fleet_time_goes_on_from_its_floor_after_a_restart() -> None:
     before, after = FleetClock(), FleetClock()
-    before.hear_issued(b"p" * 16, NOW + 500, 0.0)
+    hear(before, b"p" * 16, NOW + 500, 0.0)
     before.hear_wall(EPOCH + 500, 0.0)
     before.time(0.0)
     after.raise_floor(before.floor)
@@ -419,7 +487,7 @@ def test_voices_are_bounded() -> None:
     entropy = random.Random(1)
     for n in range(5 * HEARD_MAX):
         lie = n % 3 == 0
-        clock.hear_issued(entropy.randbytes(16), 2**40 if lie else NOW, 0.0)
+        hear(clock, entropy.randbytes(16), 2**40 if lie else NOW, 0.0)
     clock.hear_wall(EPOCH, 0.0)
     assert clock.time(0.0) == NOW
 

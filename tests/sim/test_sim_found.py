@@ -49,7 +49,8 @@ def test_a_board_that_boots_ten_years_ahead_finds_back() -> None:
     clock.hear_wall(EPOCH + 10 * YEAR_S, now=0.0)
     assert clock.time(1.0) > EPOCH + 9 * YEAR_S
     for peer in range(3):
-        clock.hear_issued(bytes([peer]) * 16, int(EPOCH) + 5, now=1.0)
+        for seq in (1, 2):
+            clock.hear_issued(bytes([peer]) * 16, seq, int(EPOCH) + 5, now=1.0)
     clock.hear_wall(EPOCH + 10 * YEAR_S, now=2.0)
     assert abs(clock.time(2.0) - EPOCH) < 60
     assert clock.floor < EPOCH + 60
@@ -61,7 +62,8 @@ def test_voices_just_below_the_floor_end_a_wrong_belief_too() -> None:
     clock.raise_floor(int(EPOCH) + 300)
     clock.hear_wall(EPOCH + 10 * YEAR_S, now=0.0)
     for peer in range(3):
-        clock.hear_issued(bytes([peer]) * 16, int(EPOCH) + 200, now=1.0)
+        for seq in (1, 2):
+            clock.hear_issued(bytes([peer]) * 16, seq, int(EPOCH) + 200, now=1.0)
     clock.hear_wall(EPOCH + 10 * YEAR_S, now=2.0)
     assert EPOCH + 300 <= clock.time(3.0) < EPOCH + 310
 
@@ -69,7 +71,8 @@ def test_voices_just_below_the_floor_end_a_wrong_belief_too() -> None:
 def test_one_voice_cannot_move_the_durable_floor() -> None:
     clock = FleetClock()
     clock.raise_floor(int(EPOCH))
-    clock.hear_issued(b"l" * 16, int(EPOCH + YEAR_S), now=0.0)
+    for seq in (1, 2):
+        clock.hear_issued(b"l" * 16, seq, int(EPOCH + YEAR_S), now=0.0)
     clock.hear_wall(EPOCH + 3.0, now=0.0)
     clock.time(1.0)
     assert clock.floor < EPOCH + 60
