@@ -116,11 +116,20 @@ def _peers(status: Mapping[str, Any]) -> str:
     out = sum(peer["state"] in _SHUT_OUT for peer in peers)
     parts = [f"{live} live", f"{len(peers) - live - out} away"]
     if out:
-        parts.append(f"{out} shut out")
+        parts.append(f"{out} shut out{_causes(peers)}")
+    suspects = sum(bool(peer.get("cause")) and peer["state"] not in _SHUT_OUT for peer in peers)
+    if suspects:
+        parts.append(f"{suspects} suspected")
     return (
         f"{', '.join(parts)}; {status['sample']} asked in a round, "
         f"at most {status['f']} of them assumed to lie"
     )
+
+
+def _causes(peers: Sequence[Mapping[str, Any]]) -> str:
+    """Of what those are convicted who are shut out."""
+    found = {str(p["cause"]) for p in peers if p["state"] in _SHUT_OUT and p.get("cause")}
+    return f" ({', '.join(sorted(found))})" if found else ""
 
 
 def _traffic(status: Mapping[str, Any]) -> str:
@@ -149,6 +158,7 @@ def peers_text(peers: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     lines.append("")
     lines.append("rep 1 is a newcomer's reputation; infl is its share in our merges;")
     lines.append("dist is its distance to us, over the median of the last pull.")
+    lines.append("`gossipfl reputation show PEER` says all that is held against one, and why.")
     return "\n".join(lines)
 
 
@@ -163,7 +173,8 @@ def _peer(peer: Mapping[str, Any], paint: Paint) -> list[str]:
         f"  {distance:>4}  {seen:>6}  {number:>5}  {shorten(address)}"
     )
     faults = ", ".join(f"{count} x {fault}" for fault, count in peer.get("faults", {}).items())
-    note = "; ".join(part for part in (peer["why"], faults) if part)
+    why = f"{peer['cause']}: {peer['why']}" if peer.get("cause") else peer["why"]
+    note = "; ".join(part for part in (why, faults) if part)
     if not note:
         return [line]
     wrapped = textwrap.wrap(note, WIDTH - 4, max_lines=NOTE_LINES, placeholder=" ...")

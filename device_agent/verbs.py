@@ -74,7 +74,10 @@ def verbs(house: House) -> dict[str, Verb]:
             device = parse_device_name(str(fields.get("device", "")))
         except ValueError as error:
             raise UserError("GF100", str(error)) from error
-        return await _handed(house, Release(device))
+        answer = await _handed(house, Release(device))
+        if not answer.data["said"]:
+            raise UserError("GF703", f"{device_name(device)[:9]} is not in quarantine here")
+        return answer
 
     found: dict[str, Callable[[Fields], Awaitable[Answer]]] = {
         "status": status,

@@ -326,4 +326,9 @@ ERRORS: dict[str, ErrorEntry] = {
         "get the file again from whoever issued it; nothing of it was used",
         Exit.IDENTITY,
     ),
+    "GF703": ErrorEntry(
+        "nothing to release",
+        "`gossipfl quarantine list` says who is shut out, why, and for how long",
+        Exit.USAGE,
+    ),
 }

@@ -119,6 +119,7 @@ def _peer(core: Core, device: bytes, contribution: float) -> PeerView:
         served_bytes=standing.served,
         contribution=contribution,
         quarantines=standing.quarantines,
+        quarantine_left_s=standing.quarantined_until - now if state == "quarantined" else None,
         evidence={"apart": standing.outlying, "alike": standing.crowded},
         history=tuple(standing.entries),
     )

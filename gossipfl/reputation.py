@@ -190,6 +190,7 @@ class Reputation:
         if standing is None or standing.condemned or not standing.quarantined_until:
             return False
         self._readmit(standing)
+        standing.outlying = standing.crowded = 0.0  # somebody has looked: no probation
         return True
 
     @staticmethod

@@ -27,7 +27,8 @@ class PeerView:
     share: float = 0.0  # mean leave-one-out share in our merges
     served_bytes: int = 0
     contribution: float = 0.0  # 0 to 1, over all peers 1: reported, not paid
-    quarantines: int = 0
+    quarantines: int = 0  # how often so far
+    quarantine_left_s: float | None = None  # None: it is not in soft quarantine
     evidence: dict[str, float] = field(default_factory=dict)  # for standing apart, and near copies
     history: tuple[tuple[int, str, str], ...] = ()  # fleet time, cause, words; the newest last
 

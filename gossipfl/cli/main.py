@@ -30,6 +30,8 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Device", "run", "device", "run the agent (what the systemd unit starts)"),
     ("Device", "status", "device", "this device's model, round, policy and accuracy"),
     ("Device", "peers", "device", "the peers it sees, their reputation, and why"),
+    ("Device", "reputation", "reputation", "what it thinks of its peers, and why"),
+    ("Device", "quarantine", "reputation", "who is shut out here; let one in again"),
     ("Device", "predict", "models", "use the device's current model on an input"),
     ("Fleet", "fleet", "fleet", "make a fleet, its operators and its issuer"),
     ("Fleet", "invite", "invite", "print a line with which devices may join"),

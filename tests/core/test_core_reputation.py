@@ -441,6 +441,19 @@ def test_a_person_lifts_a_quarantine() -> None:
     assert not held.release(P)
 
 
+def test_who_a_person_releases_is_not_on_probation() -> None:
+    """Somebody has looked: it takes as much as the first time to shut it out again."""
+    held = reputation()
+    lie = seen(12.0, 0.0)
+    merges(held, GRACE_MERGES + int(QUARANTINE_AT), p=lie)
+    assert held.weight(P, 0.0) == 0.0
+    assert held.release(P)
+    assert held.level(P) == 1.0
+    again = [merge(held, p=lie) for _ in range(GRACE_MERGES + int(QUARANTINE_AT))]
+    assert again[:-1] == [[]] * (len(again) - 1)
+    assert again[-1] != []
+
+
 def test_evidence_condemns_for_good() -> None:
     held = reputation()
     held.condemn(P, "two signed heads prove it")
