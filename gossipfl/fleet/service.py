@@ -27,7 +27,7 @@ from gossipfl.fleet.enrolment import REQUEST_BYTES_MAX
 from gossipfl.fleet.folders import IssuerFolder
 from gossipfl.fleet.throttle import Throttle
 from gossipfl.fleet.tokens import Refusal, RefusedError, Tokens
-from gossipfl.net.listener import Listener
+from gossipfl.net.listener import Listener, origin_of
 from gossipfl.net.traffic import Traffic
 
 CONNECTIONS_MAX = 64  # guess: a rack of boards that start at one instant
@@ -93,7 +93,7 @@ class Service:
         self._runner = web.AppRunner(app, **_OPTIONS)
         await self._runner.setup()
         self._listener = Listener(
-            self._protocol, self._context, self._has_room, Limits(), Traffic()
+            self._protocol, self._context, self._make_room, Limits(), Traffic()
         )
         try:
             bound = self._listener.open([host], port)
@@ -122,8 +122,21 @@ class Service:
         server = self._runner.server if self._runner else None
         return server.connections if server else []
 
-    def _has_room(self) -> bool:
-        return len(self.connections) < CONNECTIONS_MAX
+    def _make_room(self, origin: str) -> bool:
+        """May one more come from `origin`? As in `net.listener`: whoever holds most makes way."""
+        held: dict[str, list[web.RequestHandler]] = {}
+        for handler in self.connections:  # oldest first
+            transport = handler.transport
+            peer = transport.get_extra_info("peername") if transport is not None else None
+            if transport is not None and peer and not transport.is_closing():
+                held.setdefault(origin_of(peer[0]), []).append(handler)
+        if sum(map(len, held.values())) < CONNECTIONS_MAX:
+            return True
+        most = max(held.values(), key=len)
+        if len(held.get(origin, ())) + 1 >= len(most):
+            return False
+        _abort(most[0])
+        return True
 
     async def _root(self, request: web.Request) -> web.Response:
         self._require_allowed(request)

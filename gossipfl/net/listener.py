@@ -2,7 +2,10 @@
 
 asyncio's own servers accept first and tell the address after the handshake. Here each accepted
 socket is counted by address and in all before a byte of TLS is computed, so that strangers can
-hold only so many handshakes open, for so long.
+hold only so many handshakes open, for so long. Idle ones from a few addresses do not keep others
+out: who comes from an address that holds fewer is let in, and the oldest handshake of the one that
+holds most is aborted. Within one address an older one makes way only after a second, so that a
+flood is turned away before it costs us anything.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from gossipfl.config import Limits
 from gossipfl.errors import UserError
@@ -24,21 +28,28 @@ log = logging.getLogger(__name__)
 BACKLOG = 512  # a fleet that starts at one instant, or a crowd; the kernel may cap it
 HANDSHAKES_PER_ADDRESS = 32  # guess: half a fleet of 64 behind one address starts at one instant
 HANDSHAKES = 128  # guess: at 4 ms each, half a second of work
+PATIENCE_S = 1.0  # then a handshake makes way for another from its address: guess, a slow board's
 SHUTDOWN_S = 1.0  # TLS close_notify is waited for this long; the bytes are out by then
 PAUSE_S = 0.5  # after accept() failed for want of descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    accepted: socket.socket
+    at: float
 
 
 class Listener:
     """Accepts TLS connections and hands them to protocols that `protocol` makes.
 
-    `room` is asked before a handshake whether one more connection fits.
+    `room` is asked before a handshake whether one more connection from an origin fits.
     """
 
     def __init__(
         self,
         protocol: Callable[[], asyncio.Protocol],
         context: ssl.SSLContext,
-        room: Callable[[], bool],
+        room: Callable[[str], bool],
         limits: Limits,
         traffic: Traffic,
     ) -> None:
@@ -48,8 +59,8 @@ class Listener:
         self._limits = limits
         self._traffic = traffic
         self._sockets: list[socket.socket] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self._by_address: Counter[str] = Counter()
+        self._handshakes: set[asyncio.Task[None]] = set()  # with those that were aborted just now
+        self._by_origin: dict[str, dict[asyncio.Task[None], _Begun]] = {}  # oldest first
 
     def open(self, hosts: Sequence[str], port: int) -> int:
         """Listen on every host at one port, 0 for any free one; the port. UserError(GF302)."""
@@ -98,25 +109,50 @@ class Listener:
                 loop.remove_reader(listening)
                 loop.call_later(PAUSE_S, self._resume, listening)
                 return
-            self._take(accepted, _origin(address[0]))
+            self._take(accepted, origin_of(address[0]))
 
     def _take(self, accepted: socket.socket, origin: str) -> None:
-        if not self._admit(origin):
+        if not (self._make_way(origin) and self._room(origin)):
             self._traffic.refused_address += 1
             accepted.close()
             return
         accepted.setblocking(False)
-        self._by_address[origin] += 1
-        task = asyncio.get_running_loop().create_task(self._handshake(accepted, origin))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._handshake(accepted, origin))
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._by_origin.setdefault(origin, {})[task] = _Begun(accepted, loop.time())
+        task.add_done_callback(lambda done: self._ended(done, origin))
 
-    def _admit(self, origin: str) -> bool:
-        return (
-            len(self._handshakes) < HANDSHAKES
-            and self._by_address[origin] < HANDSHAKES_PER_ADDRESS
-            and self._room()
-        )
+    def _make_way(self, origin: str) -> bool:
+        """May one more handshake begin? An older one may have to end for it."""
+        own = len(self._by_origin.get(origin, ()))
+        if own >= HANDSHAKES_PER_ADDRESS:
+            return self._abort_oldest(origin, PATIENCE_S)
+        if sum(map(len, self._by_origin.values())) < HANDSHAKES:
+            return True
+        most = max(self._by_origin, key=lambda o: len(self._by_origin[o]))
+        # Only towards balance: else two addresses could push each other out for ever.
+        return own + 1 < len(self._by_origin[most]) and self._abort_oldest(most, 0.0)
+
+    def _abort_oldest(self, origin: str, older_s: float) -> bool:
+        task, begun = next(iter(self._by_origin[origin].items()))
+        if asyncio.get_running_loop().time() - begun.at < older_s:
+            return False
+        self._traffic.handshakes_aborted += 1
+        self._forget(task, origin)
+        with suppress(OSError):  # gone already
+            begun.accepted.shutdown(socket.SHUT_RDWR)  # its task sees the end and cleans up
+        return True
+
+    def _ended(self, task: asyncio.Task[None], origin: str) -> None:
+        self._handshakes.discard(task)
+        self._forget(task, origin)
+
+    def _forget(self, task: asyncio.Task[None], origin: str) -> None:
+        of_origin = self._by_origin.get(origin, {})
+        of_origin.pop(task, None)
+        if not of_origin:
+            self._by_origin.pop(origin, None)
 
     async def _handshake(self, accepted: socket.socket, origin: str) -> None:
         try:
@@ -132,10 +168,6 @@ class Listener:
             log.debug("no handshake with %s: %s", origin, error)
         else:
             self._traffic.handshakes += 1
-        finally:
-            self._by_address[origin] -= 1
-            if not self._by_address[origin]:
-                del self._by_address[origin]
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -154,7 +186,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _origin(host: str) -> str:
+def origin_of(host: str) -> str:
     """What counts as one address: an IPv4 address, or the /64 that an IPv6 host owns whole."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):

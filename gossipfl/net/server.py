@@ -87,7 +87,7 @@ class Server:
         self._waiting: set[asyncio.Future[None]] = set()
         self._sending = 0
         self._http: web.Server | None = None
-        self._listener = Listener(self.protocol, context, lambda: True, limits, traffic)
+        self._listener = Listener(self.protocol, context, lambda _: True, limits, traffic)
 
     def start(self, hosts: Sequence[str], port: int = 0) -> int:
         """Listen; the port that was bound. Needs a running loop. Raises UserError(GF302)."""

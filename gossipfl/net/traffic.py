@@ -27,6 +27,7 @@ class Traffic:
     refused_budget: int = 0  # 429 and 503
     refused_request: int = 0  # not one of the two routes, or with a body
     refused_address: int = 0  # closed before the handshake: too many from there, or in all
+    handshakes_aborted: int = 0  # of those who hold most, for others' sake; failed ones too
     refused_member: int = 0  # closed after the handshake: revoked, condemned, too many
     handshakes_failed: int = 0  # other fleet, no certificate, too slow
     handshakes: int = 0

@@ -21,7 +21,7 @@ from fleetkit import NOW, Clock, Running
 
 from gossipfl.errors import Exit, UserError
 from gossipfl.events import Address
-from gossipfl.fleet import client, files, pki
+from gossipfl.fleet import client, files, pki, service
 from gossipfl.fleet.device import DeviceFolder, load_identity
 from gossipfl.fleet.folders import FleetFolder
 from gossipfl.fleet.invitation import Invitation
@@ -245,6 +245,26 @@ async def test_what_a_server_says_is_never_shown(
     assert error.code == "GF213"
     assert "\x1b" not in error.cause
     assert "rm" not in error.cause
+
+
+async def test_idle_connections_from_one_address_keep_no_joiner_out(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "CONNECTIONS_MAX", 4)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    where = (running.address.host, running.address.port)
+    idle = [
+        await asyncio.open_connection(*where, ssl=context, local_addr=("127.0.0.2", 0))
+        for _ in range(4)
+    ]
+    async with asyncio.timeout(10.0):
+        while len(running.service.connections) < 4:  # noqa: ASYNC110 - nothing says it
+            await asyncio.sleep(0.001)
+    await join(running.invite(), tmp_path / "d")
+    assert load_identity(tmp_path / "d").signer.device
+    for _, writer in idle:
+        writer.transport.abort()
 
 
 async def test_a_lost_answer_costs_no_second_use(

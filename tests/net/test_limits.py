@@ -10,6 +10,7 @@ from netkit import (
     CALM,
     QUICK,
     Fleet,
+    Site,
     an_object,
     asking,
     closed,
@@ -129,6 +130,60 @@ async def test_a_crowd_of_strangers_is_closed_and_does_not_keep_members_out(
             writer.transport.abort()
         async with asking(fleet.device("carol")) as other:  # room again for a new member
             assert isinstance(await other.fetch_head(head(site.address)), HeadReceived)
+
+
+async def test_idle_handshakes_from_a_few_addresses_keep_no_member_out(fleet: Fleet) -> None:
+    """As many as there may be, from four addresses of one stranger, and it goes on knocking."""
+    addresses = listener.HANDSHAKES // listener.HANDSHAKES_PER_ADDRESS
+
+    async def crowd(site: Site) -> list[asyncio.StreamWriter]:
+        pairs = await asyncio.gather(
+            *(
+                asyncio.open_connection(
+                    site.address.host, site.address.port, local_addr=(f"127.0.0.{2 + n}", 0)
+                )
+                for _ in range(listener.HANDSHAKES_PER_ADDRESS)
+                for n in range(addresses)
+            )
+        )
+        return [writer for _, writer in pairs]
+
+    limits = replace(CALM, handshake_deadline_s=60.0)
+    async with serving(fleet.device("alice"), limits) as site:
+        site.publish("head 1")
+        held = await crowd(site)
+        await until(lambda: len(site.server._listener._handshakes) == listener.HANDSHAKES)
+        for name in ("bob", "carol"):
+            async with asking(fleet.device(name)) as client:
+                assert isinstance(await client.fetch_head(head(site.address)), HeadReceived)
+            held += await crowd(site)
+        assert site.traffic.handshakes == 2
+        assert 1 <= site.traffic.handshakes_aborted <= 8, "balance is kept, not traded to and fro"
+        for writer in held:
+            writer.transport.abort()
+
+
+async def test_who_shares_an_address_with_idle_handshakes_gets_in_after_a_second(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = replace(CALM, handshake_deadline_s=60.0)
+    async with serving(fleet.device("alice"), limits) as site:
+        site.publish("head 1")
+        idle = await asyncio.gather(
+            *(
+                asyncio.open_connection(site.address.host, site.address.port)
+                for _ in range(listener.HANDSHAKES_PER_ADDRESS)
+            )
+        )
+        await until(
+            lambda: len(site.server._listener._handshakes) == listener.HANDSHAKES_PER_ADDRESS
+        )
+        for patience_s, kind in ((3_600.0, FetchFailed), (0.0, HeadReceived)):
+            monkeypatch.setattr(listener, "PATIENCE_S", patience_s)
+            async with asking(fleet.device(f"{patience_s}")) as client:
+                assert isinstance(await client.fetch_head(head(site.address)), kind)
+        for _, writer in idle:
+            writer.transport.abort()
 
 
 async def test_a_flood_gets_429_and_the_others_are_served(fleet: Fleet) -> None:
