@@ -16,6 +16,7 @@ BENCHES = {
     "idle": "four agents that rest: memory, processor share and bytes over a minute",
     "mnist": "ten simulated devices, the convolutional bundle, 5,000 real digits, Dirichlet 1",
     "codecs": "ms and bytes of each codec; --learn: accuracy against bytes, ten simulated devices",
+    "accountant": "epsilon of random schedules beside dp-accounting's, which has to be installed",
     "cli": "what `gossipfl --help` and `gossipfl status` cost",
 }
 
