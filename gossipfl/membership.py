@@ -32,6 +32,10 @@ NEAR_S = 900
 that the fault table asks for."""
 VOICES_MIN = 3  # heads of so many devices outvote our wall clock, and one liar among them
 HEARD_MAX = 64
+MEMBERS_PER_KEY = 2  # the one in use, and the one before it, which older heads still name
+FORGOTTEN_S = 30 * 86_400
+"""A member object goes so long after its end: as long as heads and receipts are kept (protocol).
+Evidence embeds its own, and who comes back brings it again."""
 ROLES_BY_ROOT = frozenset({Role.ISSUER, Role.OPERATOR})
 
 
@@ -127,10 +131,11 @@ class Roster:
         self.fleet = fleet_of(root_key)
         self._root = root_key
         self._limits = limits
-        self._by_key: dict[bytes, Known] = {}
+        self._of_key: dict[bytes, list[Known]] = {}  # the newest last
         self._by_device: dict[bytes, Known] = {}
         self._by_tls: dict[bytes, bytes] = {}
         self._by_digest: dict[bytes, Known] = {}
+        self._gone: list[bytes] = []  # names of member objects dropped since `forget` was called
         self._replaced: dict[bytes, bytes] = {}  # old device -> the one that took its place
         self._revocations: dict[bytes, tuple[Revocation, bytes]] = {}
         self._revoked_tls: dict[bytes, bytes] = {}  # TLS key -> the device that was revoked
@@ -144,15 +149,39 @@ class Roster:
         if len(self._by_digest) >= self._limits.devices:
             raise PeerError(Fault.REFUSED, f"more than {self._limits.devices} members")
         self._by_digest[name] = known
-        old = self._by_key.get(known.member.key)
-        if old is None or known.member.issued >= old.member.issued:
-            self._by_key[known.member.key] = known
-            self._by_device[known.member.device] = known
+        same = self._of_key.setdefault(known.member.key, [])
+        same.append(known)
+        same.sort(key=lambda k: (k.member.issued, k.digest))
+        self._by_device[known.member.device] = same[-1]
         if known.member.replaces is not None:
             self._replaced[known.member.replaces] = known.member.device
         if known.member.tls is not None:
             self._by_tls[known.member.tls] = known.member.device
+        if len(same) > MEMBERS_PER_KEY:
+            self._drop(same[0])
         return known
+
+    def forget(self, time: int, own: bytes) -> list[bytes]:
+        """Let go of what ended long before fleet `time`, but of nothing of the device `own`: else
+        the table would fill up over the years. Names of all objects that went since last time."""
+        for known in list(self._by_digest.values()):
+            if known.member.not_after + FORGOTTEN_S < time and known.member.device != own:
+                self._drop(known)
+        gone, self._gone = self._gone, []
+        return gone
+
+    def _drop(self, known: Known) -> None:
+        member, left = known.member, self._of_key[known.member.key]
+        left.remove(known)
+        del self._by_digest[known.digest]
+        self._gone.append(known.digest)
+        if member.tls is not None and all(member.tls != other.member.tls for other in left):
+            self._by_tls.pop(member.tls, None)
+        if not left:
+            del self._of_key[member.key]
+            del self._by_device[member.device]
+            # What it was enrolled in place of was issued before it, for as long: it ended earlier.
+            self._replaced.pop(member.replaces or b"", None)
 
     def verify_chain(self, data: bytes) -> Member:
         """The member that an object proves, or PeerError. Looks at no date and no revocation."""
@@ -200,7 +229,8 @@ class Roster:
             raise PeerError(Fault.EXPIRED_MEMBER, "its membership has not begun", member.device)
 
     def by_key(self, key_id: bytes) -> Known | None:
-        return self._by_key.get(key_id)
+        held = self._of_key.get(key_id)
+        return held[-1] if held else None
 
     def by_device(self, device: bytes) -> Known | None:
         return self._by_device.get(device)

@@ -94,6 +94,7 @@ class Parcels:
 
     def _member(self, pending: Pending, data: bytes) -> None:
         core = self._core
+        core.publisher.retire(*core.roster.forget(core.time(), core.device))
         known = core.roster.admit(data)
         core.shelf.put(known.digest, data)
         core.publisher.store(data)

@@ -71,6 +71,10 @@ class Publisher:
         """This object becomes durable with the next commit. Returns its digest."""
         return self.keeper.store(data)
 
+    def retire(self, *names: bytes) -> None:
+        """These objects leave the store with the next commit."""
+        self.keeper.retire.extend(names)
+
     def want_head(self) -> None:
         """Something that heads name has changed: issue one, but not more often than the pace."""
         due = max(self._core.now, self._last_head_at + self._core.pace.head_interval_s)

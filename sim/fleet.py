@@ -111,6 +111,18 @@ class Fleet:
         self.members.add(signer.device)
         return Keys(signer, pack_member(MemberObject(envelope, self._issuer_envelope)), tls_key)
 
+    def renew(self, keys: Keys, not_before: float) -> bytes:
+        """A further member object for a device, issued at `not_before`."""
+        envelope = self._member_envelope(
+            keys.signer,
+            Role.DEVICE,
+            keys.tls_key,
+            signer=self._issuer,
+            days=MEMBER_DAYS,
+            not_before=not_before,
+        )
+        return pack_member(MemberObject(envelope, self._issuer_envelope))
+
     def identity(self, keys: Keys) -> Identity:
         return Identity(signer=keys.signer, member=keys.member, root_key=self.root.key_id)
 

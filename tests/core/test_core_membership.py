@@ -152,6 +152,48 @@ def test_members_are_bounded() -> None:
     assert fault_of(held.admit, extra) is Fault.REFUSED
 
 
+def test_years_of_renewals_do_not_fill_the_table() -> None:
+    """30 days each, renewed from day 10. It is the objects that fill it, not the devices."""
+    held = roster(devices=12)
+    signers = [Signer(bytes([40 + n]) * 32) for n in range(5)]
+    for day in range(0, 900, 10):
+        for n, signer in enumerate(signers):
+            if n == 4 and day > 200:
+                continue  # it left the fleet
+            at = NOW + day * DAY_S
+            known = held.admit(
+                member(subject=signer, issued=at, not_after=at + 30 * DAY_S, tls=bytes([n]) * 32)
+            )
+            held.forget(at, DEVICE.device)
+            assert held.by_key(signer.key_id) == known
+    assert held.by_device(signers[4].device) is None, "ended more than 30 days ago"
+    assert held.device_of_tls(bytes([4]) * 32) is None
+    assert held.device_of_tls(bytes([3]) * 32) == signers[3].device
+
+
+def test_what_is_forgotten_is_named_once_so_that_it_leaves_the_store() -> None:
+    held = roster()
+    first, *_ = (
+        held.admit(member(issued=NOW + n, not_after=NOW + DAY_S + n)).digest for n in range(3)
+    )
+    other = held.admit(member(subject=OTHER)).digest
+    assert held.forget(NOW, DEVICE.device) == [first]
+    assert held.forget(NOW + 32 * DAY_S, DEVICE.device) == [other], "our own stay"
+    assert held.forget(NOW + 32 * DAY_S, DEVICE.device) == []
+    assert held.admit(member(subject=OTHER)).digest == other, "who comes back brings it again"
+
+
+def test_a_full_table_on_disk_does_not_keep_an_agent_from_starting() -> None:
+    """Its own newest membership first, then as many of the others as there is room for."""
+    before, after = roster(devices=4), roster(devices=4)
+    for n in range(4):
+        before.admit(member(subject=Signer(bytes([40 + n]) * 32)))
+    own = after.admit(member(issued=NOW + 10))
+    after.load(before.dump())
+    assert after.by_device(DEVICE.device) == own
+    assert after.by_device(Signer(bytes([42]) * 32).device) is not None
+
+
 def test_members_survive_a_restart() -> None:
     held, again = roster(), roster()
     held.admit(member(tls=b"t" * 32))

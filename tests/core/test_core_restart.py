@@ -24,6 +24,7 @@ from gossipfl.events import (
 from gossipfl.messages import Head
 from gossipfl.objects import digest
 from gossipfl.wire import decode, open_envelope
+from sim.fleet import EPOCH
 
 
 def fleet(count: int = 3, **policy: Any) -> Table:
@@ -252,3 +253,19 @@ def test_a_restart_with_nothing_to_say_serves_the_head_of_before() -> None:
     assert shown is not None
     assert shown.envelope == before
     assert me.node.view().seq == 1
+
+
+def test_a_member_object_that_was_renewed_twice_leaves_the_store() -> None:
+    table = Table(n=2)
+    me, peer = table.device(), table.puppet()
+    table.employ()
+    peer.publish()
+    table.introduce()
+    names = [digest(peer.keys.member)]
+    for n in range(1, 4):
+        data = table.fleet.renew(peer.keys, not_before=EPOCH + n)
+        names.append(peer.hold(data))
+        peer.publish(member=names[-1])
+        table.until(lambda: me.store.get(names[-1]) is not None, 60.0)
+    table.until(lambda: me.store.get(names[0]) is None, 60.0)
+    assert me.store.get(names[-2]) is not None, "heads from before the renewal name it"
