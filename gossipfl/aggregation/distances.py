@@ -55,12 +55,17 @@ def squared_distances(own: Vector, rows: Sequence[Vector]) -> list[float]:
 
 
 def exact_squared_distances(own: Vector, rows: Sequence[Vector]) -> list[float]:
-    """As `squared_distances`, all in float64: four times slower, relative error about 1e-15."""
+    """As `squared_distances`, all in float64: three times slower, relative error about 1e-15."""
     totals = [0.0] * len(rows)
+    anchor, wide = np.empty((2, min(own.size, EXACT_CHUNK)))
     for start in range(0, own.size, EXACT_CHUNK):
-        anchor = own[start : start + EXACT_CHUNK]
+        part = own[start : start + EXACT_CHUNK]
+        np.copyto(anchor[: part.size], part)
         for index, row in enumerate(rows):
-            totals[index] += _wide_square(row[start : start + EXACT_CHUNK], anchor)
+            difference = wide[: part.size]
+            np.copyto(difference, row[start : start + EXACT_CHUNK])
+            np.subtract(difference, anchor[: part.size], out=difference)
+            totals[index] += float(difference.dot(difference))
     return totals
 
 

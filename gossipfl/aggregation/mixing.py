@@ -13,7 +13,7 @@ import numpy as np
 from gossipfl.aggregation.distances import EXACT_CHUNK, Squares
 from gossipfl.aggregation.models import Models
 from gossipfl.aggregation.selecting import doubtful_places, first_equals, smallest
-from gossipfl.aggregation.sharing import sum_program
+from gossipfl.aggregation.sharing import SumProgram, sum_program
 from gossipfl.parameters import Vector
 
 
@@ -37,7 +37,7 @@ def neighbours(models: Models, f: int) -> list[tuple[int, ...]]:
 class Mixed(Models):
     """Models that are means of equally many others."""
 
-    __slots__ = ("_base", "_members", "_mixed", "_nearest", "_program")
+    __slots__ = ("_base", "_members", "_mixed", "_nearest", "_sums")
 
     def __init__(self, base: Models, nearest: Sequence[tuple[int, ...]]) -> None:
         super().__init__(base.size, base.owned)
@@ -47,7 +47,15 @@ class Mixed(Models):
         self._members = np.zeros((len(nearest), len(base)))  # 1 where a model is mixed in
         for index, chosen in enumerate(nearest):
             self._members[index, list(chosen)] = 1
-        self._program = sum_program(len(base), [frozenset(chosen) for chosen in nearest])
+        self._sums: SumProgram | None = None
+
+    @property
+    def _program(self) -> SumProgram:
+        """Made when values are asked for: rules that go by distances and shares need none."""
+        if self._sums is None:
+            sets = [frozenset(chosen) for chosen in self._nearest]
+            self._sums = sum_program(len(self._base), sets)
+        return self._sums
 
     def __len__(self) -> int:
         return len(self._members)

@@ -11,6 +11,8 @@ place in the list.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -64,12 +66,19 @@ def _ranks(models: Models, low: int, high: int) -> Blend:
     taken = np.zeros(n)
     for start, inputs in models.parts(length):
         # NaN would show in the output, but an infinite value would be trimmed in silence.
-        if not all(all_finite(values) for values in inputs):
-            raise NotFinite
+        _require_finite(inputs)
         part = out[start : start + length]
         lowest, highest = _merge_chunk(plan, inputs, list(scratch[:, : part.size]), part)
         taken += _taken(inputs, lowest, highest, (low, high), masks[:, : part.size])
     return Blend(out, tuple(float(share) for share in taken / (kept * count)))
+
+
+def _require_finite(inputs: list[Vector]) -> None:
+    """Raises NotFinite if a value is NaN or infinite, which a sum of squares shows."""
+    if math.isfinite(sum(float(values.dot(values)) for values in inputs)):
+        return
+    if not all(all_finite(values) for values in inputs):  # it may have been an overflow
+        raise NotFinite
 
 
 def _merge_chunk(

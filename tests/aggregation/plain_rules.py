@@ -56,7 +56,9 @@ def geometric_median(wide: Wide, f: int) -> Wide:
     at = wide.mean(axis=0)
     for _ in range(2000):
         pull = 1 / np.maximum(np.linalg.norm(wide - at, axis=1), max(1e-3 * scale, 1e-300))
-        at = pull @ wide / pull.sum()
+        last, at = at, pull @ wide / pull.sum()
+        if np.abs(at - last).max() <= 1e-12 * scale:
+            break
     return np.asarray(at)
 
 
