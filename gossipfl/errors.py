@@ -316,6 +316,11 @@ ERRORS: dict[str, ErrorEntry] = {
         "restore the folder from a backup, or move it away and enrol this device again",
         Exit.CONFIG,
     ),
+    "GF601": ErrorEntry(
+        "no privacy plan can be made of this",
+        "the message names the value and what is allowed; docs/how-to/privacy.md has examples",
+        Exit.USAGE,
+    ),
     "GF701": ErrorEntry(
         "policy cannot be issued",
         "the message names the value and what is allowed; `gossipfl policy show` prints the last",
