@@ -14,7 +14,7 @@ from gossipfl.errors import Fault, PeerError
 from gossipfl.events import Address, Source
 from gossipfl.identity import device_of
 from gossipfl.messages import Record
-from gossipfl.objects import pack_list, unpack_list
+from gossipfl.objects import Listing, pack_list, unpack_list
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import check_signature, decode, encode, open_envelope, seal
 
@@ -45,7 +45,7 @@ class Addresses:
         self._record = (record, seal("record", encode(record), core.signer))
         core.publisher.want_head()
 
-    def object(self) -> bytes | None:
+    def listing(self) -> Listing | None:
         """Our own record and the newest one of each peer, within the bound."""
         core = self._core
         rows = [envelope for _, envelope in core.records.values()][: RECORDS_MAX - 1]
@@ -53,7 +53,7 @@ class Addresses:
             rows.insert(0, self._record[1])
         while rows and sum(len(r) + 5 for r in rows) + 5 > core.limits.peers_bytes:
             rows.pop()
-        return pack_list(sorted(rows)) if rows else None
+        return Listing(pack_list(sorted(rows))) if rows else None
 
     def peers(self, pending: Pending, data: bytes) -> None:
         """A peer's address list. Each record is signed by the device it speaks of."""

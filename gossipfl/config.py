@@ -19,7 +19,7 @@ class Limits:
     entry_bytes: int = 64 * KIB  # protocol: policy, receipt, evidence entry
     peers_bytes: int = 64 * KIB  # protocol
     member_bytes: int = 4 * KIB  # two envelopes of about 400 bytes, with room for longer names
-    list_bytes: int = 512 * KIB  # evidence and revocation lists: guess, 500 entries of 1 KiB
+    list_bytes: int = 512 * KIB  # a page of evidence or revocations: guess, 500 entries of 1 KiB
     chapter_bytes: int = 16 * KIB  # 256 digests of 34 bytes
     bundle_bytes: int = 64 * MIB  # guess: a 16 M parameter model
     ride_bytes: int = 256 * KIB  # an update up to this size rides in its head's answer (measured:
@@ -44,7 +44,8 @@ class Limits:
     candidates: int = 512  # guess: addresses known but not yet bound to a device
     devices: int = 4_096  # guess: members held
     addresses_per_device: int = 8  # IPv4 and IPv6 on four links
-    evidence_fetches_per_round: int = 2  # protocol, per peer
+    evidence_fetches_per_round: int = 2  # protocol, per peer; of revocation lists as many
+    pages_per_round: int = 8  # guess: pages of a long list fetched per peer: at most 4 MiB
     receipt_peers_per_round: int = 2  # protocol "a few random peers"
     receipt_walk: int = 4  # receipts read back per peer and round
     updates_kept: int = 3  # protocol: own updates kept

@@ -14,7 +14,7 @@ from gossipfl.events import CutOff, Effect, Notice, Topic
 from gossipfl.identity import DeviceId, Signer, short_name
 from gossipfl.membership import FleetClock, Roster
 from gossipfl.messages import Lineage, Policy, Record
-from gossipfl.objects import pack_list
+from gossipfl.objects import Listing, pack_list
 from gossipfl.ownchain import OwnChain
 from gossipfl.parameters import Layout, Vector
 from gossipfl.peers import PeerBook
@@ -203,3 +203,10 @@ class Core:
         if not self.evidence:
             return None
         return pack_list([self.evidence[key] for key in sorted(self.evidence)])
+
+    def evidence_listing(self) -> Listing | None:
+        """As heads name it."""
+        if not self.evidence:
+            return None
+        entries = {device + kind.encode(): data for (device, kind), data in self.evidence.items()}
+        return Listing.of(entries, self.limits.list_bytes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gossipfl.core import Core
 from gossipfl.messages import Marker
-from gossipfl.objects import digest, pack_list
+from gossipfl.objects import Listing, digest, pack_list
 from gossipfl.ownchain import Link
 from gossipfl.retention import Closed, Retention
 from gossipfl.wire import encode, pack, seal, unpack
@@ -25,7 +25,7 @@ class Keeper:
         self.retention = Retention()
         self.parts = 1  # objects that one of our updates is made of
         self._updates: list[bytes] = []
-        self._lists: dict[str, bytes] = {}
+        self._lists: dict[str, frozenset[bytes]] = {}  # digests of a list and of its pages
         self._markers: dict[str, bytes] = {}
 
     def store(self, data: bytes) -> bytes:
@@ -55,22 +55,24 @@ class Keeper:
         self._markers[chain] = seal("marker", encode(marker), core.signer)
         return True
 
-    def list(self, name: str, data: bytes | None) -> bytes | None:
+    def list(self, name: str, found: Listing | None) -> bytes | None:
         """Store the newest form of a list object and let the one before go. Its digest."""
-        if data is None:
+        if found is None:
             return None
-        found = digest(data)
-        old = self._lists.get(name)
-        if old != found:
-            self.objects[found] = data
-            if old is not None:
-                self.retire.append(old)
-            self._lists[name] = found
-        return found
+        objects = {digest(data): data for data in (found.root, *found.pages)}
+        old = self._lists.get(name, frozenset())
+        self.objects.update((key, data) for key, data in objects.items() if key not in old)
+        self.retire.extend(sorted(old - objects.keys()))
+        self._lists[name] = frozenset(objects)
+        return digest(found.root)
 
-    def markers(self) -> bytes | None:
+    def listed(self) -> frozenset[bytes]:
+        """Digests of all list objects that the newest head names, pages too."""
+        return frozenset().union(*self._lists.values())
+
+    def markers(self) -> Listing | None:
         """The list object of pruning markers, None while nothing was pruned."""
-        return pack_list(list(self._markers.values())) if self._markers else None
+        return Listing(pack_list(list(self._markers.values()))) if self._markers else None
 
     def published(self, update: bytes) -> None:
         """Retention: the newest updates stay, older ones leave the store with the next commit."""
@@ -101,7 +103,7 @@ class Keeper:
         self.prune.clear()
 
     def dump(self) -> bytes:
-        return pack([self._updates, list(self._lists.values()), list(self._markers.items())])
+        return pack([self._updates, sorted(self.listed()), list(self._markers.items())])
 
     def load(self, data: bytes) -> None:
         updates, lists, markers = unpack(data, KEPT_BYTES_MAX)

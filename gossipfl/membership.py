@@ -18,6 +18,7 @@ from gossipfl.errors import Fault, PeerError
 from gossipfl.identity import device_of
 from gossipfl.messages import Member, Revocation, Role
 from gossipfl.objects import (
+    Listing,
     digest,
     fleet_of,
     pack_list,
@@ -287,25 +288,31 @@ class Roster:
         return sorted(self._revocations)
 
     def revocations(self) -> bytes | None:
-        """The whole set as a list object in a fixed order, None while it is empty."""
+        """The whole set as one list in a fixed order, None while it is empty."""
         if not self._revocations:
             return None
         return pack_list([self._revocations[device][1] for device in sorted(self._revocations)])
 
-    def unite(self, data: bytes) -> list[Revocation]:
-        """Take over every revocation of a peer's list object. Raises PeerError on a bad one.
+    def listing(self) -> Listing | None:
+        """The set as heads name it, None while it is empty."""
+        if not self._revocations:
+            return None
+        entries = {device: data for device, (_, data) in self._revocations.items()}
+        return Listing.of(entries, self._limits.list_bytes)
 
-        All of them or none: one that was added beside a bad one would be reported to nobody.
+    def unite(self, items: list[bytes]) -> list[Revocation]:
+        """Take over every revocation of a peer's list. Raises PeerError on a bad one.
+
+        All of them or none: one that was added beside a bad one would be reported to nobody. What
+        is held already is not verified again: a liar may send it with each of its heads.
         """
-        return self._unite(data, self._limits.list_bytes)
-
-    def _unite(self, data: bytes, size_max: int) -> list[Revocation]:
-        verified = [(self._verified(item), item) for item in unpack_list(data, size_max)]
+        held = {data for _, data in self._revocations.values()}
+        verified = [(self._verified(item), item) for item in items if item not in held]
         return [revocation for revocation, item in verified if self._add(revocation, item)]
 
     def load_revocations(self, data: bytes) -> None:
         """Our own durable set: whatever its length, it must not keep us from starting."""
-        self._unite(data, self._limits.devices * self._limits.entry_bytes)
+        self.unite(unpack_list(data, self._limits.devices * self._limits.entry_bytes))
 
     def dump(self) -> bytes:
         """All member objects, for the durable state."""

@@ -8,6 +8,7 @@ and revocations are `[envelope, signer's member object]` for the same reason.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +17,10 @@ from gossipfl.errors import Fault, PeerError
 from gossipfl.messages import Chapter
 from gossipfl.wire import decode, encode, pack, unpack
 
+DIGEST_BYTES = 32
+PAGE_BITS_MAX = 8
+"""A list has at most 256 pages of 512 KiB: 170,000 revocations, or 10,000 proofs of the largest
+size. Far above `Limits.devices`; what does not fit is kept but not passed on."""
 # RFC 8410: the DER prefix of an Ed25519 SubjectPublicKeyInfo. Prefix and raw key are the SPKI.
 SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
@@ -128,6 +133,49 @@ def unpack_list(data: bytes, size_max: int) -> list[bytes]:
         # Copies of one valid entry would each be verified: a second of work for a liar's minute.
         raise PeerError(Fault.MALFORMED, "a list object names nothing twice")
     return items
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list object as heads name it. If it is long, `root` is an index: a list of the digests of
+    `pages`, which are list objects. No entry has the length of a digest, so an index shows."""
+
+    root: bytes
+    pages: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, entries: Mapping[bytes, bytes], size_max: int) -> Listing:
+        """Entries by key, in the order of their keys; equal sets give equal bytes.
+
+        Pages go by the first bits of SHA-256(key), so that one more entry changes one page, and
+        whoever holds the others fetches them no more.
+        """
+        whole = pack_list([entries[key] for key in sorted(entries)])
+        if len(whole) <= size_max:
+            return cls(whole)
+        pages: list[bytes] = []
+        for bits in range(1, PAGE_BITS_MAX + 1):
+            parts: dict[int, list[bytes]] = {}
+            for key in sorted(entries):
+                parts.setdefault(digest(key)[0] >> (8 - bits), []).append(entries[key])
+            pages = [_fitting(parts[number], size_max) for number in sorted(parts)]
+            if all(len(pack_list(part)) <= size_max for part in parts.values()):
+                break
+        return cls(pack_list([digest(page) for page in pages]), tuple(pages))
+
+
+def _fitting(items: list[bytes], size_max: int) -> bytes:
+    """A list object of the first items that fit."""
+    count, size = 0, 5  # an array's header has at most 5 bytes, and so has a byte string's
+    while count < len(items) and size + len(items[count]) + 5 <= size_max:
+        size += len(items[count]) + 5
+        count += 1
+    return pack_list(items[:count])
+
+
+def is_index(items: list[bytes]) -> bool:
+    """Are these the digests of a list's pages?"""
+    return bool(items) and all(len(item) == DIGEST_BYTES for item in items)
 
 
 def pack_chapter(chapter: Chapter) -> bytes:

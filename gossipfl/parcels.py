@@ -14,7 +14,7 @@ from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import ObjectReceived, Topic
 from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Head, Receipt
-from gossipfl.objects import Kind, bytes_max, digest, unpack_list
+from gossipfl.objects import PAGE_BITS_MAX, Kind, bytes_max, digest, is_index, unpack_list
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import check_signature, decode, open_envelope
 
@@ -76,11 +76,8 @@ class Parcels:
                 core.collector.update(pending, data)
             case Purpose.POLICY:
                 self._policy(pending, data)
-            case Purpose.REVOCATIONS:
-                for revocation in core.roster.unite(data):
-                    core.upkeep.revoked(revocation)
-            case Purpose.EVIDENCE:
-                self._evidence(data, core.limits.list_bytes)
+            case Purpose.REVOCATIONS | Purpose.EVIDENCE:
+                self._list(pending, data)
             case Purpose.PEERS:
                 core.addresses.peers(pending, data)
             case Purpose.RECEIPT:
@@ -91,6 +88,20 @@ class Parcels:
                 core.steering.arrived(data)
             case _:
                 raise PeerError(Fault.MALFORMED, f"no object answers a {pending.purpose.value}")
+
+    def _list(self, pending: Pending, data: bytes) -> None:
+        """Revocations or evidence: entries, or the digests of pages with entries."""
+        core = self._core
+        items = unpack_list(data, core.limits.list_bytes)
+        if is_index(items):
+            if pending.page or len(items) > 2**PAGE_BITS_MAX:
+                raise PeerError(Fault.MALFORMED, "a list of pages of pages, or of too many")
+            core.upkeep.pages(pending, items)
+        elif pending.purpose is Purpose.EVIDENCE:
+            self._evidence(items)
+        else:
+            for revocation in core.roster.unite(items):
+                core.upkeep.revoked(revocation)
 
     def _member(self, pending: Pending, data: bytes) -> None:
         core = self._core
@@ -146,14 +157,24 @@ class Parcels:
 
     # --- evidence --------------------------------------------------------------------------
 
-    def _evidence(self, data: bytes, size_max: int) -> None:
+    def _evidence(self, items: list[bytes]) -> None:
         core = self._core
         held = set(core.evidence.values())
-        for item in unpack_list(data, size_max):
+        listed: set[tuple[bytes, str]] = set()
+        for item in items:
             if item in held:
                 continue
             evidence, accused = verify_evidence(item, core.roster.verify_chain, core.limits)
-            if (accused, evidence.kind.value) in core.evidence:
+            key = accused, evidence.kind.value
+            if key in listed:  # a liar can prove its own lie in many ways, to keep us busy
+                raise PeerError(Fault.BAD_EVIDENCE, "one device's fault is listed twice")
+            listed.add(key)
+            if key in core.evidence:
+                # Others met another proof: everybody must choose alike, or lists never agree.
+                if item < core.evidence[key]:
+                    core.evidence[key] = item
+                    core.publisher.touch("evidence")
+                    core.publisher.want_head()
                 continue
             with suppress(PeerError):  # the table of members may be full
                 core.roster.admit(evidence.member)  # so that its TLS key is refused here too
@@ -162,7 +183,7 @@ class Parcels:
     def restore_evidence(self, data: bytes) -> None:
         """At start: proofs are verified again, the disk is not believed."""
         limits = self._core.limits
-        self._evidence(data, limits.devices * limits.entry_bytes)
+        self._evidence(unpack_list(data, limits.devices * limits.entry_bytes))
 
     def condemn(self, evidence: Evidence, accused: bytes, packed: bytes) -> None:
         """Proven: quarantined for good, here and at everybody who pulls our evidence list."""

@@ -152,9 +152,9 @@ class Publisher:
             update=self._update[0] if self._update else None,
             receipts=core.own.receipts,
             policy=newest.digest if newest else None,
-            revocations=keep("revocations", core.roster.revocations()),
-            evidence=keep("evidence", core.evidence_object()),
-            peers=keep("peers", core.addresses.object()),
+            revocations=keep("revocations", core.roster.listing()),
+            evidence=keep("evidence", core.evidence_listing()),
+            peers=keep("peers", core.addresses.listing()),
             pruned=keep("pruned", self.keeper.markers()),
             capability=core.settings.capability,
         )
@@ -244,7 +244,7 @@ class Publisher:
         )
         for name in flight.batch.retire:
             core.shelf.unpin(name)
-        named = {refs.policy, refs.revocations, refs.evidence, refs.peers, refs.pruned}
+        named = {refs.policy, *self.keeper.listed()}
         if refs.update is not None:
             named.add(refs.update.digest)
         for name, data in flight.objects.items():

@@ -50,6 +50,7 @@ class Pending:
     parked: bytes | None = None  # a head that waits for its member object
     update: bytes | None = None  # the update that rode with the parked head
     tls_key: bytes | None = None
+    page: bool = False  # of a list: it may not be an index again
 
 
 QUEUED_PER_DEVICE = 16

@@ -30,7 +30,8 @@ class Upkeep:
         self._receipts_left: dict[bytes, int] = {}  # receipts still to be read per peer, this round
         self._walks_left = 0
         self._doubts_left = 0
-        self._evidence_asked: dict[bytes, int] = {}
+        self._lists_asked: dict[tuple[bytes, Purpose, bool], int] = {}  # in this round
+        self._renewed_at = -math.inf
 
     # --- polls -----------------------------------------------------------------------------
 
@@ -48,6 +49,8 @@ class Upkeep:
         if core.now >= self.poll_at:
             self.poll_at = core.now + core.pace.poll_interval_s
             self._poll()
+            if core.now - self._renewed_at > core.pace.round_interval_s:
+                self._renew_budget()  # at rest, or without a policy, no round begins
             core.watch.look()
             core.steering.apply()
         if not core.restraint.reconciled:
@@ -87,17 +90,39 @@ class Upkeep:
             self._want(peer, Purpose.POLICY, Kind.POLICY, head.policy)
         mine = core.own.refs
         if head.revocations is not None and (mine is None or mine.revocations != head.revocations):
-            self._want(peer, Purpose.REVOCATIONS, Kind.REVOCATIONS, head.revocations)
+            self._want_list(peer.device, Purpose.REVOCATIONS, head.revocations)
         if head.evidence is not None and (mine is None or mine.evidence != head.evidence):
-            asked = self._evidence_asked.get(peer.device, 0)
-            if asked < core.limits.evidence_fetches_per_round:
-                self._evidence_asked[peer.device] = asked + 1
-                self._want(peer, Purpose.EVIDENCE, Kind.EVIDENCE, head.evidence)
+            self._want_list(peer.device, Purpose.EVIDENCE, head.evidence)
         if head.peers is not None and (mine is None or mine.peers != head.peers):
             self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
         if head.member != known.digest:
             self._want(peer, Purpose.MEMBER, Kind.MEMBER, head.member)
         self._walk(peer)
+
+    def _want_list(
+        self, device: bytes, purpose: Purpose, name: bytes, is_page: bool = False
+    ) -> None:
+        """A list, or a page of one: so many per peer and round, however often it names others."""
+        core = self._core
+        peer, kind = core.book.peers.get(device), Kind(purpose.value)
+        if peer is None or peer.address is None or core.shelf.object(name) is not None:
+            return
+        if core.parcels.is_bad(purpose, name):
+            return
+        limits = core.limits
+        most = limits.pages_per_round if is_page else limits.evidence_fetches_per_round
+        asked = self._lists_asked.get((device, purpose, is_page), 0)
+        if asked < most:
+            self._lists_asked[device, purpose, is_page] = asked + 1
+            pending = Pending(purpose, peer.address, device, digest=name, page=is_page)
+            core.emit(*core.pulls.object(pending, bytes_max(kind, limits)))
+
+    def pages(self, pending: Pending, names: list[bytes]) -> None:
+        """An index came: fetch the pages that we lack, in any order, since some may be withheld.
+        What is over the budget comes with a later head."""
+        if pending.device is not None:
+            for name in self._core.entropy.sample(names, len(names)):
+                self._want_list(pending.device, pending.purpose, name, is_page=True)
 
     def _want(self, peer: Peer, purpose: Purpose, kind: Kind, name: bytes | None) -> None:
         core = self._core
@@ -127,7 +152,7 @@ class Upkeep:
         core = self._core
         # Contradictions have a budget of their own: in a fleet of 30 gaps alone use up the other.
         self._walks_left = self._doubts_left = core.limits.chain_fetches_per_round
-        self._evidence_asked.clear()
+        self._renew_budget()
         live = list(core.book.live(core.now))
         for peer in core.entropy.sample(live, len(live)):  # the budget does not suffice for all
             self._walk(peer)
@@ -143,6 +168,10 @@ class Upkeep:
             if peer.head is not None and peer.head.receipts is not None:
                 self._receipts_left[peer.device] = core.limits.receipt_walk
                 self._read(peer, peer.head.receipts.digest)
+
+    def _renew_budget(self) -> None:
+        self._lists_asked.clear()
+        self._renewed_at = self._core.now
 
     def _read(self, peer: Peer, name: bytes) -> None:
         self._want(peer, Purpose.RECEIPT, Kind.RECEIPT, name)

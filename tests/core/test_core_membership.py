@@ -20,9 +20,9 @@ from gossipfl.objects import (
     Vouched,
     digest,
     fleet_of,
-    pack_list,
     pack_member,
     pack_vouched,
+    unpack_list,
 )
 from gossipfl.wire import encode, seal
 from sim.fleet import DAY_S, EPOCH, Fleet
@@ -40,6 +40,7 @@ def sealed(subject: Signer, role: Role, by: Signer, **fields: Any) -> bytes:
     return seal("member", encode(Member(**{**values, **fields})), by)
 
 
+LIST_MAX = Limits().list_bytes
 ISSUER_ENVELOPE = sealed(ISSUER, Role.ISSUER, ROOT)
 
 
@@ -322,9 +323,9 @@ def test_sets_of_two_peers_unite_to_one(first: list[int], second: list[int]) -> 
             held.revoke(revocation(signers[n]))
     from_one, from_two = one.revocations(), two.revocations()
     if from_two:
-        one.unite(from_two)
+        one.unite(unpack_list(from_two, LIST_MAX))
     if from_one:
-        two.unite(from_one)
+        two.unite(unpack_list(from_one, LIST_MAX))
     assert one.revocations() == two.revocations(), "one set, one digest"
     assert one.revoked() == sorted({signers[n].device for n in first + second})
 
@@ -332,10 +333,10 @@ def test_sets_of_two_peers_unite_to_one(first: list[int], second: list[int]) -> 
 def test_a_list_with_one_bad_entry_adds_nothing_unseen() -> None:
     """What was added is reported; what is not reported was not added."""
     held = roster()
-    data = pack_list([revocation(), revocation(OTHER, by=OTHER)])
-    assert fault_of(held.unite, data) is Fault.WRONG_ROLE
+    items = [revocation(), revocation(OTHER, by=OTHER)]
+    assert fault_of(held.unite, items) is Fault.WRONG_ROLE
     assert held.revoked() == []
-    assert [r.device for r in held.unite(pack_list([revocation()]))] == [DEVICE.device]
+    assert [r.device for r in held.unite([revocation()])] == [DEVICE.device]
 
 
 # --- fleet time ----------------------------------------------------------------------------------
