@@ -166,6 +166,9 @@ class Listing:
 
 def _fitting(items: list[bytes], size_max: int) -> bytes:
     """A list object of the first items that fit."""
+    whole = pack_list(items)
+    if len(whole) <= size_max:
+        return whole
     count, size = 0, 5  # an array's header has at most 5 bytes, and so has a byte string's
     while count < len(items) and size + len(items[count]) + 5 <= size_max:
         size += len(items[count]) + 5
