@@ -17,13 +17,14 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from gossipfl.aggregation import between, squared_distances
 from gossipfl.errors import Fault
 from gossipfl.parameters import Vector
 
 Squares = npt.NDArray[np.float64]
 
-GRAM_FLOATS = 1 << 19
-"""Values in one chunk of all rows: 2 MiB, as the rules' own Gram matrix (measured there)."""
+CHUNK = 1 << 15
+"""Values of a row that are looked at together: five such parts are 640 kB and stay in cache."""
 PEERS_MIN = 4  # below that a median means nothing
 FAR_RATIO = 3.0
 """An outlier is at least so many times the median distance: as the first probes, and never less."""
@@ -119,49 +120,61 @@ def measure(
     merge: Vector,
     received: Sequence[Vector],
     influence: Sequence[float],
+    squared: Squares | None = None,
+    to_merge: Sequence[float] | None = None,
 ) -> tuple[Traits, ...]:
-    """All of it from one pass: the Gram matrix of the rows, seen from `before`.
+    """What the received rows are like. From published models only.
 
     before: the base of this round; merge: what the rule made; all float32[d]. influence: one share
-    for each received row. From published models only.
+    for each received row. If they are known already: squared float64[m + 1, m + 1], distances
+    between the own and the received rows, and to_merge, those of the received rows to the merge.
     """
     m = len(received)
-    zero = np.broadcast_to(np.zeros(1, np.float32), merge.shape)
-    gram = _gram(before, [*received, own, merge, zero])
-    lengths, origin = np.diag(gram), gram[:, -1]
-    squared = np.maximum(lengths[:, None] + lengths - 2.0 * gram, 0.0)
-    plain = gram - origin[:, None] - origin[None, :] + lengths[-1]  # products seen from zero
-    travelled = float(lengths[-2])
-    crowds, twins = crowding(squared[:m, :m], squared[:m, m], lengths[:m] > 0.0)
+    if squared is None and m >= CROWD_PEERS_MIN:
+        squared = between(own, received)
+    if to_merge is None:
+        to_merge = squared_distances(merge, received)
+    found = _products(before, merge, received)
+    travelled, length = found[0, m], found[2, m]
+    crowds: Sequence[int | None] = [None] * m
+    twins = crowds
+    if squared is not None:
+        crowds, twins = crowding(squared[1:, 1:], squared[0, 1:], found[0, :m] > 0.0)
     return tuple(
         Traits(
-            distance=math.sqrt(squared[i, -2]),
-            step=math.sqrt(lengths[i]),
-            norm=math.sqrt(max(plain[i, i], 0.0)),
-            towards=_cosine(gram[i, -2], lengths[i], travelled),
-            alike=_cosine(plain[i, -2], plain[i, i], plain[-2, -2]),
-            share=float(influence[i] * gram[i, -2] / travelled) if travelled > 0.0 else 0.0,
+            distance=math.sqrt(to_merge[i]),
+            step=math.sqrt(stepped),
+            norm=math.sqrt(norm),
+            towards=_cosine(along, stepped, travelled),
+            alike=_cosine(product, norm, length),
+            share=float(influence[i] * along / travelled) if travelled > 0.0 else 0.0,
             crowd=crowds[i],
             twin=twins[i],
         )
-        for i in range(m)
+        for i, (stepped, along, norm, product) in enumerate(found[:, :m].T)
     )
 
 
-def _gram(centre: Vector, rows: Sequence[Vector]) -> Squares:
-    """float64[n, n]: products of (row - centre), float32 in chunks, summed over them in float64."""
-    n, count = len(rows), centre.size
-    total = np.zeros((n, n))
-    length = min(max(GRAM_FLOATS // n, 1), count)
-    buffer = np.empty((n, length), np.float32)
+def _products(before: Vector, merge: Vector, rows: Sequence[Vector]) -> Squares:
+    """float64[4, m + 1] in one pass over the rows x, the merge y being the last one.
+
+    |x - before|^2, (x - before)(y - before), |x|^2 and xy: float32 in chunks, float64 over them.
+    """
+    total = np.zeros((4, len(rows) + 1))
+    step, away = np.empty((2, min(CHUNK, merge.size)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, count, length):
-            part = buffer[:, : min(length, count - start)]
-            for index, row in enumerate(rows):
-                np.subtract(
-                    row[start : start + length], centre[start : start + length], out=part[index]
-                )
-            total += part @ part.T
+        for start in range(0, merge.size, CHUNK):
+            end = start + CHUNK
+            base, target = before[start:end], merge[start:end]
+            step, away = step[: base.size], away[: base.size]
+            np.subtract(target, base, out=step)
+            for index, row in enumerate([*rows, merge]):
+                values = row[start:end]
+                np.subtract(values, base, out=away)
+                total[0, index] += away.dot(away)
+                total[1, index] += away.dot(step)
+                total[2, index] += values.dot(values)
+                total[3, index] += values.dot(target)
     return total
 
 

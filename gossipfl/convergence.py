@@ -42,15 +42,19 @@ def convergence(
     before: Vector | None,
     initial: Vector,
     f: int,
+    to_merge: Sequence[float] | None = None,
 ) -> Convergence:
     """Of a merge of the `received` and the own published model, float32[d] each. `before`: the base
-    from which the own one was trained; `initial`: params0; f of the received may lie."""
+    from which the own one was trained; `initial`: params0; f of the received may lie. `to_merge`:
+    squared distances to the merge, own first if there is one, if they are known."""
     merged, shares = merge.parameters, list(merge.influence)
     rows = list(received)
     if own is not None:
         rows, shares = [own, *rows], [1.0 - sum(shares), *shares]
+    if to_merge is None:
+        to_merge = squared_distances(merged, rows)
     return Convergence(
-        distance=_middle(squared_distances(merged, rows), f) / math.sqrt(_shrinkage(shares)),
+        distance=_middle(to_merge, f) / math.sqrt(_shrinkage(shares)),
         travelled=_norm(merged, initial),
         step=None if before is None else _norm(merged, before),
         update=None if before is None or own is None else _norm(own, before),

@@ -6,12 +6,21 @@ virtual seconds.
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Sequence
 
-from gossipfl.aggregation import Merge, RuleError, catastrophic, merge_step
-from gossipfl.anomaly import Traits
+from gossipfl.aggregation import (
+    Merge,
+    RuleError,
+    Squares,
+    between,
+    catastrophic,
+    merge_step,
+    squared_distances,
+)
+from gossipfl.anomaly import CROWD_PEERS_MIN, Traits
 from gossipfl.anomaly import measure as traits_of
-from gossipfl.convergence import convergence
+from gossipfl.convergence import Convergence, convergence
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import (
     Measure,
@@ -24,7 +33,7 @@ from gossipfl.events import (
     TrainingFinished,
 )
 from gossipfl.interfaces import Trainer
-from gossipfl.parameters import Vector, require_finite
+from gossipfl.parameters import require_finite
 
 CATASTROPHE_NATS = 1.0
 """The guard keeps the old base if the merge's local loss is worse by more than this. A strict
@@ -46,10 +55,10 @@ def local_step(effect: StartTraining, trainer: Trainer) -> TrainingFinished | Tr
 def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
     """The rule over published models, then the guard on local data, then local evaluation."""
     try:
-        merged = merge_step(effect.rule, effect.own, effect.received, effect.f)
+        squared = _squared(effect)
+        merged = merge_step(effect.rule, effect.own, effect.received, effect.f, squared=squared)
     except RuleError as error:
         return MergeFailed(effect.job, str(error))
-    anchor = effect.own if effect.own is not None else merged.parameters
     try:
         kept_old = effect.previous is not None and catastrophic(
             trainer.loss(merged.parameters), trainer.loss(effect.previous), CATASTROPHE_NATS
@@ -59,27 +68,54 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         )
     except Exception as error:  # as above
         return MergeFailed(effect.job, f"{type(error).__name__}: {error}")
+    owned = [] if effect.own is None else [effect.own]
+    to_merge = squared_distances(merged.parameters, [*owned, *effect.received])
+    if effect.own is None:
+        from_own = to_merge
+    elif squared is not None:
+        from_own = list(squared[0, 1:])
+    else:
+        from_own = squared_distances(effect.own, effect.received)
     return MergeFinished(
         effect.job,
         merged,
-        tuple(_distance(anchor, row) for row in effect.received),
+        tuple(map(math.sqrt, from_own)),
         kept_old=kept_old,
         accuracy=evaluation.accuracy,
         loss=evaluation.loss,
-        seen=None
-        if effect.initial is None
-        else convergence(
-            merged, effect.received, effect.own, effect.before, effect.initial, effect.f
-        ),
-        traits=_traits(effect, merged),
+        seen=_seen(effect, merged, to_merge),
+        traits=_traits(effect, merged, squared, to_merge[len(owned) :]),
     )
 
 
-def _traits(effect: StartMerge, merged: Merge) -> tuple[Traits, ...]:
+def _squared(effect: StartMerge) -> Squares | None:
+    """Distances between all models, where the rule and the traits both need them: once for both."""
+    if effect.own is None or effect.before is None or len(effect.received) < CROWD_PEERS_MIN:
+        return None
+    return between(effect.own, effect.received)
+
+
+def _seen(effect: StartMerge, merged: Merge, to_merge: Sequence[float]) -> Convergence | None:
+    if effect.initial is None:
+        return None
+    return convergence(
+        merged, effect.received, effect.own, effect.before, effect.initial, effect.f, to_merge
+    )
+
+
+def _traits(
+    effect: StartMerge, merged: Merge, squared: Squares | None, to_merge: Sequence[float]
+) -> tuple[Traits, ...]:
     if effect.own is None or effect.before is None:
         return ()
     return traits_of(
-        effect.own, effect.before, merged.parameters, effect.received, merged.influence
+        effect.own,
+        effect.before,
+        merged.parameters,
+        effect.received,
+        merged.influence,
+        squared,
+        to_merge,
     )
 
 
@@ -90,8 +126,3 @@ def measure(effect: Measure, trainer: Trainer) -> Measured:
     except Exception:  # as above: it is asked again later
         return Measured(effect.job, None, None)
     return Measured(effect.job, found.loss, found.accuracy)
-
-
-def _distance(a: Vector, b: Vector) -> float:
-    difference = a - b
-    return float(np.sqrt(np.dot(difference, difference)))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from gossipfl.aggregation.anchored import Balance, CenteredClip
 from gossipfl.aggregation.base import Merge, Rows, Rule, RuleError
-from gossipfl.aggregation.distances import squared_distances
+from gossipfl.aggregation.distances import Squares, squared_distances
 from gossipfl.aggregation.guard import catastrophic, require_mergeable
-from gossipfl.aggregation.rules import RULES, STEPS, Settings, merge_step, rule
+from gossipfl.aggregation.rules import RULES, STEPS, Settings, between, merge_step, rule
 from gossipfl.aggregation.sampling import assumed_faulty, sample_size
 from gossipfl.aggregation.weiszfeld import GeometricMedian
 
@@ -27,7 +27,9 @@ __all__ = [
     "Rule",
     "RuleError",
     "Settings",
+    "Squares",
     "assumed_faulty",
+    "between",
     "catastrophic",
     "merge_step",
     "require_mergeable",

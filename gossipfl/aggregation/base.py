@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from gossipfl.parameters import Matrix, Vector
 
@@ -75,6 +76,7 @@ class Rule(Protocol):
         received: Rows,
         f: int,
         weights: Sequence[float] | None = None,
+        squared: npt.NDArray[np.float64] | None = None,
     ) -> Merge:
         """own float32[d] (None: left out of the merge), received m rows; see `merge_step`."""
 

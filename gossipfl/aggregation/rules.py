@@ -27,6 +27,7 @@ from gossipfl.aggregation.base import (
     refuse_not_finite,
 )
 from gossipfl.aggregation.collapse import collapse
+from gossipfl.aggregation.distances import Squares, pairwise
 from gossipfl.aggregation.means import mean, weighted_mean
 from gossipfl.aggregation.mixing import Mixed, neighbours
 from gossipfl.aggregation.models import Models, Plain
@@ -64,6 +65,7 @@ class RowRule:
         received: Rows,
         f: int,
         weights: Sequence[float] | None = None,
+        squared: Squares | None = None,
     ) -> Merge:
         """See `merge_step`."""
         if weights is not None:
@@ -72,7 +74,12 @@ class RowRule:
             raise RuleError(f"{self.name}: needs the own model; median can do without it")
         self._check(len(received), int(own is not None), f)
         rows = as_rows(self.name, own, received)
-        return _finish(self.name, own, rows, lambda: self.blend(Plain(rows, own is not None), f))
+        if squared is not None and squared.shape != (len(rows), len(rows)):
+            raise RuleError(f"{self.name}: distances of another number of models")
+        if squared is not None and not np.isfinite(squared).all():
+            squared = None  # the rule itself finds out whether that counts
+        models = Plain(rows, own is not None, squared)
+        return _finish(self.name, own, rows, lambda: self.blend(models, f))
 
     def fits(self, models: int, f: int) -> bool:
         """Whether so many models, the own one among them, are enough for f."""
@@ -113,6 +120,7 @@ class WeightedRule:
         received: Rows,
         f: int,
         weights: Sequence[float] | None = None,
+        squared: Squares | None = None,
     ) -> Merge:
         """See `merge_step`."""
         self.check(len(received), f)
@@ -231,6 +239,14 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"the nearest name is {nearest[0]!r}"
 
 
+def between(own: Vector | None, received: Rows) -> Squares:
+    """float64[m', m'] of squared distances in N, own first; infinite or NaN only where a row is.
+
+    Raises RuleError if a row is not float32[d].
+    """
+    return pairwise(as_rows("distances", own, received))
+
+
 _rule = rule  # `merge_step` has an argument of that name
 
 
@@ -241,6 +257,7 @@ def merge_step(
     f: int,
     weights: Sequence[float] | None = None,
     settings: Settings | None = None,
+    squared: Squares | None = None,
 ) -> Merge:
     """Merges the own model with those received.
 
@@ -249,10 +266,11 @@ def merge_step(
     f: how many of them are assumed to be attackers' (see `assumed_faulty`).
     weights: weighted_mean only, one for each model of N: the own first, if it takes part.
     settings: other values for a rule that has some, such as `Balance(progress=t / T)`.
+    squared: what `between(own, received)` returned, if the caller has need of it too.
     Raises RuleError if the rule is unknown, its precondition on m and f does not hold, a row is not
     float32[d], or NaN or infinity would count. `require_mergeable` comes first: it has the blame.
     """
-    return _rule(rule, settings)(own, received, f, weights)
+    return _rule(rule, settings)(own, received, f, weights, squared)
 
 
 def _finish(name: str, own: Vector | None, rows: list[Vector], blend: Callable[[], Blend]) -> Merge:

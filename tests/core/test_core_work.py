@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from harness import Table, Toy
 
+from gossipfl.aggregation import merge_step
+from gossipfl.anomaly import CROWD_PEERS_MIN
+from gossipfl.anomaly import measure as traits_of
+from gossipfl.convergence import convergence
 from gossipfl.errors import StoreError
 from gossipfl.events import (
     Batch,
@@ -225,3 +229,22 @@ def test_who_asks_for_no_convergence_pays_for_none() -> None:
     answer = merged(Odd(), [1.0, 2.0])
     assert isinstance(answer, MergeFinished)
     assert answer.seen is None
+
+
+@pytest.mark.parametrize("count", [CROWD_PEERS_MIN - 1, CROWD_PEERS_MIN, 19])
+@pytest.mark.parametrize("rule", ["nna", "median", "collapse+nna"])
+def test_a_merge_measures_what_it_would_measure_one_by_one(count: int, rule: str) -> None:
+    """Distances are shared by the rule, the traits and the convergence; the figures are theirs."""
+    rows = np.random.default_rng(count).standard_normal((count + 3, 3000)).astype(np.float32)
+    own, before, initial, *received = rows
+    answer = merge(StartMerge(9, rule, own, tuple(received), 2, None, initial, before), Odd())
+    assert isinstance(answer, MergeFinished)
+    alone = merge_step(rule, own, received, 2)
+    np.testing.assert_array_equal(answer.merge.parameters, alone.parameters)
+    assert answer.merge.influence == alone.influence
+    expected = [float(np.linalg.norm(row.astype(np.float64) - own)) for row in received]
+    assert answer.distances == pytest.approx(expected, rel=1e-5)
+    traits = traits_of(own, before, alone.parameters, received, alone.influence)
+    assert answer.traits == traits
+    assert {trait.crowd is None for trait in traits} == {count < CROWD_PEERS_MIN}
+    assert answer.seen == convergence(alone, received, own, before, initial, 2)
