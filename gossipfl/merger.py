@@ -5,6 +5,7 @@ from __future__ import annotations
 from gossipfl.aggregation import RuleError, rule
 from gossipfl.collector import COLLECTING
 from gossipfl.core import Core
+from gossipfl.errors import Fault
 from gossipfl.events import MergeFailed, MergeFinished, StartMerge, Topic
 from gossipfl.messages import Merged, Receipt, Refused
 from gossipfl.objects import digest
@@ -28,6 +29,8 @@ class Merger:
         joining = core.rounds.phase is Phase.JOINING
         if not joining:
             core.watch.collected()
+            for device in core.rounds.stale(core.now):  # said in the receipt; who rests is no liar
+                core.refused.setdefault(device, Fault.STALE)
         quorum = core.rounds.quorum(len(core.rounds.sampled))
         if joining:
             if not gathered or len(gathered) < quorum:

@@ -166,6 +166,14 @@ class Rounds:
             if d in self.inbox and now - self.inbox[d].seen_at <= self._pace.stale_s
         ]
 
+    def stale(self, now: float) -> list[bytes]:
+        """Sampled peers whose newest update is too old to be merged."""
+        return [
+            d
+            for d in self.sampled
+            if d in self.inbox and now - self.inbox[d].seen_at > self._pace.stale_s
+        ]
+
     def align(self, received: list[Received]) -> None:
         """Move the next round towards when the others publish: the sooner a model is merged after
         it was trained, the more a round teaches (half of all progress is lost otherwise).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gossipfl.codecs import problem
 from gossipfl.core import Core, Job
-from gossipfl.errors import Fault, SignerError
+from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import JobFailed, JobReady, LoadJob, Topic
 from gossipfl.identity import short_name
 from gossipfl.messages import Lineage
@@ -44,7 +44,17 @@ class Steering:
             return missing
         self._add(accepted)
         later = self._waiting.pop(name, None)
-        return self.receive(later) if later is not None else None
+        return self._receive_waiting(later) if later is not None else None
+
+    def _receive_waiting(self, data: bytes) -> bytes | None:
+        """A policy that came before this one. Its fault is not that of who brought this one."""
+        core = self._core
+        try:
+            return self.receive(data)
+        except PeerError as error:
+            core.parcels.refuse(Purpose.POLICY, digest(data))
+            core.notice(Topic.REFUSED, f"a policy that waited is refused: {error}", warning=True)
+            return None
 
     def _add(self, accepted: Accepted) -> None:
         core = self._core

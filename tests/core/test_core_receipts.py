@@ -12,6 +12,7 @@ from harness import Device, Puppet, Table
 from gossipfl.aggregation import Merge, merge_step
 from gossipfl.codecs import decode_update, named_parts
 from gossipfl.config import Limits
+from gossipfl.errors import Fault
 from gossipfl.events import (
     FetchHead,
     FetchObject,
@@ -257,6 +258,26 @@ def newest_update(table: Table, device: Device) -> bytes | None:
 
 def updates(device: Device) -> list[bytes]:
     return [name for name, data in device.store._objects.items() if data[:4] == b"GFU1"]
+
+
+def test_a_receipt_says_whose_update_was_too_old() -> None:
+    """It goes on being asked, and is charged nothing: it may be at rest."""
+    table = fleet(3)
+    quiet = table.puppet()
+    quiet.publish_update(table.lineage, np.full(6, 1.0, np.float32))
+    table.introduce(quiet)
+    me, auditor = table.devices[0], Auditor(table)
+
+    def refused() -> dict[bytes, str]:
+        return {row.device: row.fault for row in auditor.newest(me).refused}
+
+    def merged() -> set[bytes]:
+        return {row.device for row in auditor.newest(me).merged}
+
+    table.until(lambda: auditor.head(me).receipts is not None and quiet.id in merged(), 120.0)
+    table.until(lambda: refused() == {quiet.id: Fault.STALE.value}, 400.0)
+    assert quiet.id not in merged()
+    assert me.faults(quiet) == {}
 
 
 def test_the_newest_three_updates_stay_in_the_store() -> None:

@@ -488,3 +488,25 @@ def test_the_view_is_for_people_and_programs() -> None:
     assert {p["state"] for p in data["peers"]} == {"live"}
     assert data["policy"]["rule"] == "mean"
     assert data["accuracy"] == 0.5
+
+
+def test_a_waiting_policys_fault_is_not_that_of_who_brings_the_one_before_it() -> None:
+    """It waited for the policy that opens its term; its operator was revoked meanwhile."""
+    table = fleet(2)
+    table.employ()
+    me, bringer = table.devices[0], table.puppet()
+    bringer.publish()
+    table.introduce()
+    rogue = table.fleet.admit(Role.OPERATOR)
+    opens = table.fleet.policy(
+        table.job, n=2, version=2, term=1, prev=digest(table.policy), signed_by=issuer(table)
+    )
+    waits = table.fleet.policy(
+        table.job, n=2, version=3, term=1, run=7, prev=digest(opens), signed_by=rogue
+    )
+    table.send(me, PolicyReceived(waits))
+    table.send(me, RevocationReceived(table.fleet.revoke(rogue.device, "stolen")))
+    bringer.publish(policy=bringer.hold(opens))
+    table.until(lambda: (me.node.view().policy or {}).get("term") == 1, 60.0)
+    assert me.faults(bringer) == {}
+    assert any("a policy that waited is refused" in n.text for n in me.notices)
