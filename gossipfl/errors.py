@@ -150,6 +150,11 @@ ERRORS: dict[str, ErrorEntry] = {
         "the end of its log is above; the whole log is in the folder of that device",
         Exit.NO,
     ),
+    "GF108": ErrorEntry(
+        "the scenario file cannot be used",
+        "correct the place named; docs/reference/scenarios.md says what may stand where",
+        Exit.CONFIG,
+    ),
     "GF201": ErrorEntry(
         "no identity here",
         "enrol this device first: `gossipfl join LINE`, with a line that `gossipfl invite` prints",

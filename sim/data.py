@@ -22,17 +22,23 @@ DIGITS_TRAIN = 1_437  # docs: the fleet benchmark splits 1,797 digits into 1,437
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """`x` float32[n, features], `y` int64[n] in range(classes)."""
+    """`x` float32[n, ...], `y` int64[n] in range(classes), `groups` int64[n]: who made it."""
 
     x: Inputs
     y: Labels
     classes: int
+    groups: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Examples:
-        return Examples(np.ascontiguousarray(self.x[rows]), self.y[rows], self.classes)
+        groups = None if self.groups is None else self.groups[rows]
+        return Examples(np.ascontiguousarray(self.x[rows]), self.y[rows], self.classes, groups)
+
+    def first(self, count: int) -> Examples:
+        """At most so many."""
+        return self if count >= len(self) else self.take(np.arange(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,13 @@ class Split:
         times = np.float32(factor)
         return Split(
             replace(self.train, x=self.train.x * times), replace(self.test, x=self.test.x * times)
+        )
+
+    def flat(self) -> Split:
+        """Every input as one row of features."""
+        return Split(
+            replace(self.train, x=self.train.x.reshape(len(self.train), -1)),
+            replace(self.test, x=self.test.x.reshape(len(self.test), -1)),
         )
 
 
@@ -103,6 +116,46 @@ def split_dirichlet(
             largest = max(rows, key=len)
             part.append(largest.pop())
     return [data.take(generator.permutation(np.array(part, dtype=np.int64))) for part in rows]
+
+
+def split_by_class(data: Examples, parts: int, classes: int, seed: int) -> list[Examples]:
+    """Each part has examples of `classes` classes only, dealt in turn (McMahan 2017's shards).
+
+    A class goes in equal shares to all parts that have it."""
+    classes = min(classes, data.classes)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(data.classes)
+    has = [
+        [int(order[(part * classes + k) % data.classes]) for k in range(classes)]
+        for part in range(parts)
+    ]
+    rows: list[list[int]] = [[] for _ in range(parts)]
+    for label in range(data.classes):
+        owners = [part for part in range(parts) if label in has[part]]
+        of_class = generator.permutation(np.flatnonzero(data.y == label))
+        for owner, chunk in zip(
+            owners, np.array_split(of_class, max(1, len(owners))), strict=False
+        ):
+            rows[owner].extend(int(row) for row in chunk)
+    return [data.take(generator.permutation(np.array(part, dtype=np.int64))) for part in rows]
+
+
+def split_by_group(data: Examples, parts: int, seed: int) -> list[Examples]:
+    """Each part has examples of as few groups (speakers) as can be: one each if there are as many
+    groups as parts. Raises ValueError if the data do not say whose they are."""
+    if data.groups is None:
+        raise ValueError("these data do not say who made them: no split by speaker")
+    generator = np.random.default_rng(seed)
+    names = generator.permutation(np.unique(data.groups))
+    if parts <= len(names):
+        held = [np.isin(data.groups, some) for some in np.array_split(names, parts)]
+        return [data.take(generator.permutation(np.flatnonzero(mask))) for mask in held]
+    found: list[Examples] = []
+    for number, name in enumerate(names):
+        shares = len(range(number, parts, len(names)))
+        rows = generator.permutation(np.flatnonzero(data.groups == name))
+        found += [data.take(chunk) for chunk in np.array_split(rows, shares)]
+    return found
 
 
 def hold_out(data: Examples, share: float, seed: int) -> Split:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -92,6 +93,8 @@ class SimDevice:
     wake_at: float | None = None  # virtual time of the deadline entry in the heap
     instant: float = -1.0  # last deadline handled, and how often: a spinning node shows here
     spins: int = 0
+    asleep: bool = False  # the machine is suspended: its process stands still
+    frozen: list[Callable[[], None]] = field(default_factory=list)  # what waits for it to wake
     exchanges: dict[int, Exchange] = field(default_factory=dict)
     waiters: list[Exchange] = field(default_factory=list)
     shelf_version: int = -1
@@ -124,6 +127,8 @@ class SimDevice:
         self.busy = False
         self.wake_at = None
         self.instant, self.spins = -1.0, 0
+        self.asleep = False
+        self.frozen.clear()
         self.exchanges.clear()
         self.waiters.clear()
         self.shelf_version = -1

@@ -20,7 +20,10 @@ class Discovery:
         return [
             other
             for other in world.devices
-            if other is not device and other.up and world.network.reaches(device.index, other.index)
+            if other is not device
+            and other.up
+            and world.network.reaches(device.index, other.index)
+            and world.network.same_site(device.index, other.index)
         ]
 
     def announce(self, device: SimDevice) -> None:

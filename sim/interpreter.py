@@ -55,13 +55,23 @@ class Interpreter:
         """Puts an event into a device's inbox and lets it work."""
         if not device.up:
             return
+        if device.asleep:
+            device.frozen.append(lambda: self.deliver(device, event))
+            return
         if len(device.inbox) >= INBOX_MAX:
             raise Violation(f"device {device.index}: {INBOX_MAX} events wait in its inbox")
         device.inbox.append(event)
         self._pump(device)
 
+    def wake(self, device: SimDevice) -> None:
+        """What came while it was suspended is handled now, and its deadline counts again."""
+        waiting, device.frozen = device.frozen, []
+        for action in waiting:
+            action()
+        self._pump(device)
+
     def _pump(self, device: SimDevice) -> None:
-        if device.pumping:
+        if device.pumping or device.asleep:
             return
         device.pumping = True
         try:
@@ -113,8 +123,8 @@ class Interpreter:
         if node is None or device.wake_at != when:
             return
         device.wake_at = None
-        if device.busy:
-            return  # `_pump` sets it again when the commit is done
+        if device.busy or device.asleep:
+            return  # `_pump` sets it again when the commit is done, or when it wakes
         world = self._world
         if device.clock.virtual(node.deadline) > world.now + CLOCK_ROUNDING_S:
             self._set_alarm(device, node)

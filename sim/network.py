@@ -40,6 +40,8 @@ class Network:
         self._random = random.Random(f"network {seed}")
         self.default = link or Link()
         self._links: dict[tuple[int, int], Link] = {}
+        self._sites: dict[int, str] = {}
+        self._between: Link | None = None
         self._blocked: set[tuple[int, int]] = set()
         self._asleep: set[int] = set()
         self._uplink_free: dict[int, float] = {}
@@ -52,7 +54,22 @@ class Network:
         return found
 
     def link(self, sender: int, receiver: int) -> Link:
-        return self._links.get((sender, receiver), self.default)
+        """A special one of this direction, that between their sites, or the default."""
+        special = self._links.get((sender, receiver)) if self._links else None
+        if special is not None:
+            return special
+        if self._between is None or self.same_site(sender, receiver):
+            return self.default
+        return self._between
+
+    def place(self, host: int, site: str, between: Link) -> None:
+        """The host is at that site; `between` is every link from one site to another."""
+        self._sites[host] = site
+        self._between = between
+
+    def same_site(self, a: int, b: int) -> bool:
+        """Whether multicast reaches from one to the other. Without sites it reaches everybody."""
+        return self._sites.get(a) == self._sites.get(b)
 
     def set_link(self, sender: int, receiver: int, link: Link) -> None:
         """For this direction only."""
@@ -62,6 +79,8 @@ class Network:
         """The default link and every special one, with these fields replaced."""
         self.default = replace(self.default, **changes)
         self._links = {pair: replace(link, **changes) for pair, link in self._links.items()}
+        if self._between is not None:
+            self._between = replace(self._between, **changes)
 
     # --- who can reach whom -----------------------------------------------------------------
 
@@ -104,7 +123,7 @@ class Network:
 
     def transit(self, sender: int, receiver: int, size: int, now: float) -> tuple[float, ...]:
         """Delays after which `size` bytes arrive: one, two if duplicated, none if lost."""
-        link = self._links.get((sender, receiver), self.default) if self._links else self.default
+        link = self.link(sender, receiver)
         sent = self.counter(sender)
         sent.bytes_sent += size
         leaves = max(now, self._uplink_free.get(sender, now)) + size / link.bytes_per_s

@@ -69,7 +69,8 @@ class Scene:
         self.job: Job = self.fleet.job(self.setup.data, trainers[0].layout)
         poison = dict(self.setup.poison)
         for index, trainer in enumerate(trainers):
-            examples = len(trainer.data.train) if isinstance(trainer, Learner) else EXAMPLES
+            data = getattr(trainer, "data", None)
+            examples = len(data.train) if isinstance(data, Split) else EXAMPLES
             keys = self.fleet.admit()
             self.world.add(
                 self.fleet,

@@ -229,6 +229,7 @@ class World:
         if not device.up:
             return
         self.act("crash", device.index)
+        self.network.wake(device.index)
         self._down(device, "connection reset", self.options.mdns_ttl_s)
         if reboot:
             device.clock.monotonic_offset_s = device.random.uniform(0.0, 1e3) - self.now
@@ -262,6 +263,24 @@ class World:
         self.transport.close(device, None, "connection reset")
         self.deliver(device, OwnAddresses((address,)))
         self.discovery.withdraw(device, old)
+        self.discovery.announce(device)
+
+    def suspend(self, device: SimDevice, seconds: float) -> None:
+        """The machine sleeps: nothing in, nothing out, its process stands still, and so does its
+        monotonic clock (CLOCK_MONOTONIC does not count a suspend). Its wall clock goes on."""
+        if not device.up or device.asleep:
+            return
+        self.act("sleep", device.index)
+        device.asleep = True
+        self.network.sleep(device.index)
+        self.after(seconds, device, lambda: self._wake(device, seconds))
+
+    def _wake(self, device: SimDevice, slept_s: float) -> None:
+        self.act("wake", device.index)
+        device.clock.monotonic_offset_s -= slept_s * device.clock.rate
+        device.asleep = False
+        self.network.wake(device.index)
+        self._interpreter.wake(device)
         self.discovery.announce(device)
 
     def heal(self) -> None:

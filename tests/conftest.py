@@ -19,6 +19,9 @@ if os.environ.get("CI"):
 # onnxruntime's Linux builds carry telemetry; it must be off before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# Small matrices: threads of the linear algebra library would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

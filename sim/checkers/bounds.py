@@ -72,7 +72,7 @@ class RoundsEnd(Checker):
             view = device.node.view()
             key = (device.index, device.incarnation)
             number, since = self._begun.get(key, (-1, now))
-            if view.round != number or view.waiting_for or view.finished:
+            if view.round != number or view.waiting_for or view.finished or device.asleep:
                 self._begun[key] = (view.round, now)
                 continue
             self.longest_s = max(self.longest_s, now - since)

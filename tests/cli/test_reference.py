@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gossipfl.cli import main, reference
+from gossipfl.cli import main, reference, scenario_reference
 from gossipfl.config import Limits
 from gossipfl.errors import ERRORS
 
@@ -20,6 +20,7 @@ from gossipfl.errors import ERRORS
         ("errors.md", reference.errors_page),
         ("cli.md", reference.cli_page),
         ("config.md", reference.config_page),
+        ("scenarios.md", scenario_reference.scenarios_page),
     ],
 )
 def test_reference_pages_are_up_to_date(root: Path, name: str, page: object) -> None:

@@ -12,7 +12,7 @@ from gossipfl.peers import BREAKER_FAILURES, PeerBook
 from gossipfl.reputation import Reputation
 from gossipfl.restorer import RESTORE_SKIP
 from sim.fleet import EPOCH
-from sim.scenarios import durable_seq
+from sim.histories import durable_seq
 from sim.scene import Scene, Setup
 
 YEAR_S = 31_557_600.0

@@ -18,7 +18,7 @@ from gossipfl.restorer import Restorer
 from gossipfl.rounds import Rounds
 from sim.adversaries import Silent
 from sim.forks import Rewritten
-from sim.scenarios import restored
+from sim.histories import restored
 from sim.scene import Scene, Setup
 from sim.world import WorldError
 

@@ -18,9 +18,7 @@ from sim.adversaries import Adversary, BitFlipper, Foe, NotANumber, StaleReplay
 from sim.device import SimDevice
 from sim.fleet import EPOCH, Fleet
 from sim.forks import Fork, OddEven
-from sim.network import Link
-from sim.options import Options
-from sim.scenarios import (
+from sim.histories import (
     CRASH_ROUNDS,
     LOSSY,
     commits_of,
@@ -34,6 +32,8 @@ from sim.scenarios import (
     restored,
     store_fault,
 )
+from sim.network import Link
+from sim.options import Options
 from sim.scene import Scene, Setup
 
 
@@ -44,7 +44,7 @@ def test_eight_devices_learn_digits_together() -> None:
 
 
 def test_one_seed_gives_one_history_whatever_the_hash_seed() -> None:
-    program = "from sim.scenarios import lossy; print(lossy(9, rounds=4).digest)"
+    program = "from sim.histories import lossy; print(lossy(9, rounds=4).digest)"
 
     def run(hash_seed: str) -> str:
         return subprocess.run(

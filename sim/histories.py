@@ -1,4 +1,4 @@
-"""Named histories: what tests, the soak and `gossipfl sim run` play. Each returns its figures.
+"""Histories that a scenario file cannot say: they look at disks, proofs and single commits.
 
 A scenario raises WorldError if an invariant breaks or it does not get where it should in time; the
 figures that a reader judges are in the result, thresholds are in the tests.
@@ -237,14 +237,27 @@ def proof_against(scene: Scene, device: SimDevice, liar: SimDevice) -> Evidence 
     return None
 
 
-SCENARIOS: dict[str, Callable[[int], Outcome]] = {
-    "lossless": lossless,
-    "lossy": lossy,
-    "partition": partition,
+def foe_undefended(seed: int = 1) -> Outcome:
+    """The same fleet with a plain mean: what the lie would do."""
+    return foe(seed, rule="mean")
+
+
+def equal_seq(seed: int = 1) -> Outcome:
+    """A liar signs two heads with one number; everybody gets the proof."""
+    return equivocation(Fork, seed)
+
+
+def odd_even(seed: int = 1) -> Outcome:
+    """A liar shows odd numbers of one chain and even ones of another; everybody gets the proof."""
+    return equivocation(OddEven, seed)
+
+
+HISTORIES: dict[str, Callable[[int], Outcome]] = {
     "late-joiner": late_joiner,
-    "foe": foe,
-    "foe-undefended": lambda seed: foe(seed, rule="mean"),
-    "restored": restored,
-    "equal-seq": lambda seed: equivocation(Fork, seed),
-    "odd-even": lambda seed: equivocation(OddEven, seed),
+    "demo-fleet": foe,
+    "demo-fleet-undefended": foe_undefended,
+    "restored-disk": restored,
+    "equal-seq": equal_seq,
+    "odd-even": odd_even,
 }
+"""By name, for `gossipfl sim run`."""
