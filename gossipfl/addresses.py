@@ -59,22 +59,23 @@ class Addresses:
         """A peer's address list. Each record is signed by the device it speaks of."""
         core = self._core
         fetches = MEMBERS_PER_LIST
-        changed = False
-        for item in unpack_list(data, core.limits.peers_bytes)[:RECORDS_MAX]:
-            envelope = open_envelope(item, "record", core.limits.head_bytes)
-            device = device_of(envelope.key_id)
+        changed, unknown = False, False
+        for item in core.pure(unpack_list, data, core.limits.peers_bytes)[:RECORDS_MAX]:
+            envelope = core.pure(open_envelope, item, "record", core.limits.head_bytes)
+            device = core.pure(device_of, envelope.key_id)
             if device == core.device or core.is_barred(device):
                 continue
             held = core.records.get(device)
             if held is not None and held[1] == item:
                 continue
-            check_signature(envelope)
-            record = decode(envelope.payload, Record, core.limits.head_bytes)
+            core.pure(check_signature, envelope)
+            record = core.pure(decode, envelope.payload, Record, core.limits.head_bytes)
             if record.device != device or record.fleet != core.fleet:
                 raise PeerError(Fault.WRONG_DEVICE, "an address record names another device")
             if held is not None and held[0].seq >= record.seq:
                 continue
             if core.roster.by_key(envelope.key_id) is None:
+                unknown = True
                 if fetches > 0 and pending.device is not None:
                     fetches -= 1
                     wanted = Pending(
@@ -84,6 +85,9 @@ class Addresses:
                 continue
             self.take_record(record, item)
             changed = True
+        peer = core.book.peers.get(pending.device or b"")
+        if peer is not None and not unknown:
+            peer.list_read = pending.digest  # its next heads may name it again and again
         if changed:
             core.publisher.touch("records")
             core.publisher.want_head()

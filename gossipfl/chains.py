@@ -37,6 +37,7 @@ class Chains:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._chains: dict[bytes, _Chain] = {}
+        self._gaps: dict[bytes, bytes] = {}  # device -> the digest to fetch next
 
     def observe(self, seen: SeenHead, member: bytes) -> Evidence | None:
         """Remember a verified head. Evidence if it contradicts an earlier one.
@@ -45,7 +46,7 @@ class Chains:
         """
         chain = self._chains.setdefault(seen.head.device, _Chain())
         if len(self._chains) > self._limits.devices:
-            self._chains.pop(next(iter(self._chains)))
+            self.forget(next(iter(self._chains)))
         seq = seen.head.seq
         same = chain.seen.get(seq)
         if same is not None:
@@ -57,6 +58,8 @@ class Chains:
         chain.seen[seq] = seen
         while len(chain.seen) > self._limits.chain:
             del chain.seen[min(chain.seen)]
+        if before is None or seen.head.device in self._gaps:
+            self._note_gap(seen.head.device, chain)
         if after is not None and after.head.prev != seen.digest:
             return Evidence(EvidenceKind.FORKED_CHAIN, seen.envelope, after.envelope, member)
         if before is not None and seen.head.prev != before.digest:
@@ -90,19 +93,22 @@ class Chains:
         Walks down from the newest head to the next lower one that we hold, at most K numbers;
         further down is first contact.
         """
-        chain = self._chains.get(device)
-        if chain is None or len(chain.seen) < 2:
-            return None
+        return self._gaps.get(device)
+
+    def _note_gap(self, device: bytes, chain: _Chain) -> None:
+        """Where the chain is open now: found when a head comes in, not each time it is asked."""
+        self._gaps.pop(device, None)
         numbers = sorted(chain.seen, reverse=True)
         for upper, lower in pairwise(numbers):
             if upper - lower > 1:
-                if upper - lower > self._limits.chain:
-                    return None
-                return chain.seen[upper].head.prev
-        return None
+                name = chain.seen[upper].head.prev
+                if upper - lower <= self._limits.chain and name is not None:
+                    self._gaps[device] = name
+                return
 
     def forget(self, device: bytes) -> None:
         self._chains.pop(device, None)
+        self._gaps.pop(device, None)
 
 
 def verify_evidence(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from gossipfl.aggregation import RuleError, rule
 from gossipfl.aggregation.guard import require_mergeable
 from gossipfl.aggregation.sampling import assumed_faulty, sample_size
-from gossipfl.codecs import Assembly, require_size, update_bytes
+from gossipfl.codecs import Assembly, decode_update, named_parts, require_size, update_bytes
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError
-from gossipfl.messages import UpdateRef
+from gossipfl.messages import Head, Lineage, UpdateRef
 from gossipfl.objects import digest
+from gossipfl.parameters import Vector
 from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose, weighted_sample
 from gossipfl.rounds import ASKS_MAX, Phase, Received
@@ -146,7 +147,7 @@ class Collector:
             self._nothing_new(pending, peer)
             return
         if update:
-            if digest(update) != head.update.digest:
+            if core.pure(digest, update) != head.update.digest:
                 core.blame(carrier, PeerError(Fault.WRONG_DIGEST, "an update of other bytes"))
                 core.rounds.settle(peer.device, core.now)
                 return
@@ -204,20 +205,30 @@ class Collector:
         self._check_size(ref)
         if len(data) != ref.size:
             raise PeerError(Fault.WRONG_LENGTH, f"{len(data)} bytes, its head says {ref.size}")
+        if not core.pure(named_parts, data, lineage, ref.codec, count):
+            self._assembly.forget(peer.device)
+            vector = core.pure(read_update, data, lineage, ref.codec, count, core.limits.norm_max)
+            return self._received(peer, head, ref, data, vector)
         missing = self._assembly.offer(peer.device, data, lineage, ref.codec, count)
         if missing:
             self._fetch_parts(peer, missing, update_bytes(lineage, ref.codec, count))
             return True
         vector = self._assembly.decode(peer.device, data, lineage, ref.codec, count)
         require_mergeable(vector, count, core.limits.norm_max)
-        core.shelf.put(head.update.digest, data)
+        return self._received(peer, head, ref, data, vector)
+
+    def _received(
+        self, peer: Peer, head: Head, ref: UpdateRef, data: bytes, vector: Vector
+    ) -> bool:
+        core = self._core
+        core.shelf.put(ref.digest, data)
         core.halt.pulled(len(data))
         return core.rounds.take(
             Received(
                 peer.device,
                 head.seq,
                 peer.head_digest or b"",
-                head.update.digest,
+                ref.digest,
                 vector,
                 peer.update_seen_at,
             ),
@@ -277,3 +288,10 @@ class Collector:
     def fetch_failed(self, pending: Pending) -> None:
         if self._is_current(pending) and pending.device is not None:
             self._core.rounds.settle(pending.device, self._core.now)
+
+
+def read_update(data: bytes, lineage: Lineage, codec: str, count: int, norm_max: float) -> Vector:
+    """float32[count] of an update that stands alone, fit to enter a merge. Raises PeerError."""
+    vector = decode_update(data, lineage, codec, count)
+    require_mergeable(vector, count, norm_max)
+    return vector

@@ -20,6 +20,7 @@ from gossipfl.parameters import Layout, Vector
 from gossipfl.peers import PeerBook
 from gossipfl.policies import Accepted, Policies
 from gossipfl.pulls import Pulls
+from gossipfl.pure import Pure, call
 from gossipfl.reputation import Reputation
 from gossipfl.rounds import Rounds
 from gossipfl.shelf import Shelf
@@ -99,15 +100,18 @@ class Core:
     upkeep: Upkeep
     watch: Watch
 
-    def __init__(self, identity: Identity, settings: NodeSettings, seed: int) -> None:
+    def __init__(
+        self, identity: Identity, settings: NodeSettings, seed: int, pure: Pure = call
+    ) -> None:
         limits = settings.limits
+        self.pure = pure
         self.settings = settings
         self.limits = limits
         self.pace = settings.pace
         self.entropy = random.Random(seed)
         self.signer: Signer = identity.signer
         self.device: DeviceId = identity.signer.device
-        self.roster = Roster(identity.root_key, limits)
+        self.roster = Roster(identity.root_key, limits, pure)
         self.fleet = self.roster.fleet
         self.me = self.roster.admit(identity.member)
         self.clock = FleetClock(ceiling=self.me.member.not_after)

@@ -27,13 +27,24 @@ SILENT_ROUNDS = 3
 class Halt:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.state = Stopping()
+        self._state = Stopping()
+        self._pulled = 0  # bytes that `_state` does not count yet
         self.cause: Cause | None = None
         self.seen: Convergence | None = None  # of the newest merge
         self._measuring = False
         self._published: deque[float] = deque(maxlen=QUIET_ROUNDS)  # when our updates went out
         self._resumed: dict[bytes, float] = {}  # peers that train again, and when that was seen
         self._saved: tuple[bytes, Stopping, Convergence | None] | None = None
+
+    @property
+    def state(self) -> Stopping:
+        if self._pulled:
+            self._state, self._pulled = self._state.pulled(self._pulled), 0
+        return self._state
+
+    @state.setter
+    def state(self, state: Stopping) -> None:
+        self._state, self._pulled = state, 0
 
     # --- at the start of a round -----------------------------------------------------------
 
@@ -115,7 +126,7 @@ class Halt:
         self.state = self.state.trained(epochs, size)
 
     def pulled(self, size: int) -> None:
-        self.state = self.state.pulled(size)
+        self._pulled += size
 
     def merged(self, event: MergeFinished, f: int) -> None:
         """A merge in which the own model took part; f of the others may lie."""

@@ -61,7 +61,7 @@ class Intake:
         core.emit(*effects)
         if pending is None:
             return
-        if event.head is None or (pending.etag and digest(event.head) == pending.etag):
+        if event.head is None or (pending.etag and core.pure(digest, event.head) == pending.etag):
             if not self.is_from(pending, event.tls_key):
                 self._somebody_else(pending)
                 return
@@ -125,7 +125,7 @@ class Intake:
         core = self._core
         carrier = core.carrier(pending.device, tls_key)
         try:
-            envelope = open_envelope(data, "head", core.limits.head_bytes)
+            envelope = core.pure(open_envelope, data, "head", core.limits.head_bytes)
         except PeerError as error:
             core.blame(carrier, error)
             core.collector.fetch_failed(pending)
@@ -147,7 +147,7 @@ class Intake:
             core.collector.fetch_failed(pending)
             core.restorer.refused(pending)
             return
-        seen = SeenHead(head, digest(data), data)
+        seen = SeenHead(head, core.pure(digest, data), data)
         if not self._older(pending, seen, known):
             self._accept(pending, seen, known, update, carrier)
 
@@ -193,8 +193,8 @@ class Intake:
             raise PeerError(Fault.WRONG_ROLE, f"{known.member.role.value}s publish no heads")
         if core.reputation.is_condemned(known.member.device):
             raise PeerError(Fault.EQUIVOCATION, "it is condemned by evidence")
-        check_signature(envelope)
-        head = decode(envelope.payload, Head, core.limits.head_bytes)
+        core.pure(check_signature, envelope)
+        head = core.pure(decode, envelope.payload, Head, core.limits.head_bytes)
         if head.fleet != core.fleet:
             raise PeerError(Fault.WRONG_FLEET, "the head belongs to another fleet")
         if head.device != known.member.device:
@@ -283,7 +283,7 @@ class Intake:
         """Pass the head on, and an update beside it only if it is the one that the head names."""
         name = _update_digest(seen.head)
         held = self._core.shelf.head(seen.head.device)
-        if update is None or digest(update) != name:
+        if update is None or self._core.pure(digest, update) != name:
             update = held.update if held is not None and held.update_digest == name else None
         self._core.shelf.set_head(
             seen.head.device, Served(seen.envelope, seen.digest, known.digest, update, name)

@@ -26,6 +26,7 @@ from gossipfl.objects import (
     unpack_member,
     unpack_vouched,
 )
+from gossipfl.pure import Pure, call
 from gossipfl.wire import Envelope, check_signature, decode, open_envelope
 
 NEAR_S = 900
@@ -128,7 +129,8 @@ class Known:
 class Roster:
     """Verified members by key, device, TLS key and digest; revocations as a grow-only set."""
 
-    def __init__(self, root_key: bytes, limits: Limits) -> None:
+    def __init__(self, root_key: bytes, limits: Limits, pure: Pure = call) -> None:
+        self._pure = pure
         self.fleet = fleet_of(root_key)
         self._root = root_key
         self._limits = limits
@@ -143,7 +145,7 @@ class Roster:
 
     def admit(self, data: bytes) -> Known:
         """Verify a member object and remember it. Raises PeerError; idempotent."""
-        name = digest(data)
+        name = self._pure(digest, data)
         if name in self._by_digest:
             return self._by_digest[name]
         known = Known(self.verify_chain(data), name, data)
@@ -186,34 +188,7 @@ class Roster:
 
     def verify_chain(self, data: bytes) -> Member:
         """The member that an object proves, or PeerError. Looks at no date and no revocation."""
-        parts = unpack_member(data, self._limits)
-        outer = open_envelope(parts.envelope, "member", self._limits.member_bytes)
-        if parts.issuer is None:
-            if outer.key_id != self._root:
-                raise PeerError(Fault.UNKNOWN_MEMBER, "neither the root nor an issuer signed it")
-            member = self._checked(outer)
-            if member.role not in ROLES_BY_ROOT:
-                raise PeerError(Fault.WRONG_ROLE, f"the root signs no {member.role.value}")
-            return member
-        above = open_envelope(parts.issuer, "member", self._limits.member_bytes)
-        if above.key_id != self._root:
-            raise PeerError(Fault.UNKNOWN_MEMBER, "its issuer is not signed by this fleet's root")
-        issuer = self._checked(above)
-        if issuer.role is not Role.ISSUER or issuer.key != outer.key_id:
-            raise PeerError(Fault.WRONG_ROLE, "it is signed by a member that is no issuer")
-        member = self._checked(outer)
-        if member.role is Role.ISSUER:
-            raise PeerError(Fault.WRONG_ROLE, "an issuer cannot make issuers")
-        return member
-
-    def _checked(self, envelope: Envelope) -> Member:
-        check_signature(envelope)
-        member = decode(envelope.payload, Member, self._limits.member_bytes)
-        if member.fleet != self.fleet:
-            raise PeerError(Fault.WRONG_FLEET, "the member belongs to another fleet")
-        if member.device != device_of(member.key):
-            raise PeerError(Fault.WRONG_DEVICE, "device id and signing key do not belong together")
-        return member
+        return self._pure(prove_member, data, self._root, self._limits)
 
     def require_live(self, known: Known, time: int) -> None:
         """Raises PeerError if the member is revoked or out of its dates at fleet `time`."""
@@ -327,3 +302,36 @@ class Roster:
 def _preferred(revocation: Revocation, data: bytes) -> tuple[int, bytes]:
     """Greater wins: the one that names more TLS keys, else the lower digest."""
     return len(revocation.tls), bytes(255 - byte for byte in digest(data))
+
+
+def prove_member(data: bytes, root_key: bytes, limits: Limits) -> Member:
+    """The member that an object proves from the fleet's root key alone. Raises PeerError."""
+    parts = unpack_member(data, limits)
+    outer = open_envelope(parts.envelope, "member", limits.member_bytes)
+    if parts.issuer is None:
+        if outer.key_id != root_key:
+            raise PeerError(Fault.UNKNOWN_MEMBER, "neither the root nor an issuer signed it")
+        member = _signed_member(outer, root_key, limits)
+        if member.role not in ROLES_BY_ROOT:
+            raise PeerError(Fault.WRONG_ROLE, f"the root signs no {member.role.value}")
+        return member
+    above = open_envelope(parts.issuer, "member", limits.member_bytes)
+    if above.key_id != root_key:
+        raise PeerError(Fault.UNKNOWN_MEMBER, "its issuer is not signed by this fleet's root")
+    issuer = _signed_member(above, root_key, limits)
+    if issuer.role is not Role.ISSUER or issuer.key != outer.key_id:
+        raise PeerError(Fault.WRONG_ROLE, "it is signed by a member that is no issuer")
+    member = _signed_member(outer, root_key, limits)
+    if member.role is Role.ISSUER:
+        raise PeerError(Fault.WRONG_ROLE, "an issuer cannot make issuers")
+    return member
+
+
+def _signed_member(envelope: Envelope, root_key: bytes, limits: Limits) -> Member:
+    check_signature(envelope)
+    member = decode(envelope.payload, Member, limits.member_bytes)
+    if member.fleet != fleet_of(root_key):
+        raise PeerError(Fault.WRONG_FLEET, "the member belongs to another fleet")
+    if member.device != device_of(member.key):
+        raise PeerError(Fault.WRONG_DEVICE, "device id and signing key do not belong together")
+    return member

@@ -56,22 +56,26 @@ from gossipfl.messages import Lineage
 from gossipfl.parameters import Vector
 from gossipfl.parcels import Parcels
 from gossipfl.publisher import Publisher
-from gossipfl.report import report
+from gossipfl.pure import Pure, call
+from gossipfl.report import pulse, report
 from gossipfl.restorer import Restorer
 from gossipfl.shelf import Shelf
 from gossipfl.steering import Steering
 from gossipfl.upkeep import Upkeep
-from gossipfl.view import View
+from gossipfl.view import Pulse, View
 from gossipfl.watch import Watch
 
 __all__ = ["Identity", "Node"]
 
 
 class Node:
-    """One device's protocol state. `seed` is entropy for sampling and jitter, not for keys."""
+    """One device's protocol state. `seed` is entropy for sampling and jitter, not for keys. `pure`
+    runs checks of bytes: only who holds many nodes gives another one."""
 
-    def __init__(self, identity: Identity, settings: NodeSettings, seed: int) -> None:
-        core = Core(identity, settings, seed)
+    def __init__(
+        self, identity: Identity, settings: NodeSettings, seed: int, pure: Pure = call
+    ) -> None:
+        core = Core(identity, settings, seed, pure)
         core.publisher = Publisher(core)
         core.steering = Steering(core)
         core.addresses = Addresses(core)
@@ -188,6 +192,9 @@ class Node:
 
     def view(self) -> View:
         return report(self._core)
+
+    def pulse(self) -> Pulse:
+        return pulse(self._core)
 
     # --- handlers --------------------------------------------------------------------------
 

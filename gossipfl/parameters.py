@@ -52,7 +52,8 @@ class Layout:
 
     @property
     def count(self) -> int:
-        return sum(tensor.size for tensor in self.tensors)
+        # There are no gaps, so that the last one's end is all there is.
+        return self.tensors[-1].offset + self.tensors[-1].size if self.tensors else 0
 
     @property
     def digest(self) -> bytes:

@@ -35,7 +35,7 @@ class Parcels:
             core.book.unbind(pending.address, core.now)
         elif pending.device is not None:
             core.book.reached(pending.device, core.now)
-        if digest(event.data) != pending.digest:
+        if core.pure(digest, event.data) != pending.digest:
             what = f"a {pending.purpose.value} of other bytes"
             core.blame(
                 core.carrier(pending.device, event.tls_key), PeerError(Fault.WRONG_DIGEST, what)
@@ -130,27 +130,27 @@ class Parcels:
     def _walked(self, data: bytes) -> None:
         """A head below somebody's newest, by digest: only its place in the chain counts."""
         core = self._core
-        envelope = open_envelope(data, "head", core.limits.head_bytes)
+        envelope = core.pure(open_envelope, data, "head", core.limits.head_bytes)
         known = core.roster.by_key(envelope.key_id)
         if known is None or core.is_barred(known.member.device):
             return
-        check_signature(envelope)
-        head = decode(envelope.payload, Head, core.limits.head_bytes)
+        core.pure(check_signature, envelope)
+        head = core.pure(decode, envelope.payload, Head, core.limits.head_bytes)
         if head.device != known.member.device or head.fleet != core.fleet:
             raise PeerError(Fault.WRONG_DEVICE, "the head names another device than its key's")
         if head.device == core.device:
-            core.restorer.own_head_elsewhere(SeenHead(head, digest(data), data))
+            core.restorer.own_head_elsewhere(SeenHead(head, core.pure(digest, data), data))
             return
-        core.intake.observe(SeenHead(head, digest(data), data), known)
+        core.intake.observe(SeenHead(head, core.pure(digest, data), data), known)
 
     def _receipt(self, pending: Pending, data: bytes) -> None:
         core = self._core
-        envelope = open_envelope(data, "receipt", core.limits.entry_bytes)
+        envelope = core.pure(open_envelope, data, "receipt", core.limits.entry_bytes)
         known = core.roster.by_key(envelope.key_id)
         if known is None or known.member.device != pending.device:
             raise PeerError(Fault.WRONG_DEVICE, "a receipt of another device")
-        check_signature(envelope)
-        receipt = decode(envelope.payload, Receipt, core.limits.entry_bytes)
+        core.pure(check_signature, envelope)
+        receipt = core.pure(decode, envelope.payload, Receipt, core.limits.entry_bytes)
         if receipt.device != pending.device or receipt.fleet != core.fleet:
             raise PeerError(Fault.WRONG_DEVICE, "the receipt names another device")
         core.upkeep.receipt(pending, receipt)

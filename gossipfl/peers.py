@@ -7,6 +7,7 @@ that cannot be reached is left alone for a while (circuit breaker), twice as lon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -41,6 +42,7 @@ class Peer:
     live_at: float = 0.0
     failures: int = 0
     open_until: float = 0.0  # the breaker is open until then
+    list_read: bytes | None = None  # digest of its address list, if we know all that is in it
     receipts_read: int = 0  # number of its newest receipt that we have read
     suspended: bool = False  # said goodbye (mDNS), still tried when polled
 
@@ -64,6 +66,8 @@ class PeerBook:
         self._bound: dict[Address, bytes] = {}
         self._static: set[Address] = set()
         self._own: set[Address] = set()
+        self._ordered: list[Peer] | None = None
+        self._quiet_until = -math.inf  # no candidate is due before; -inf: not known
 
     def see(self, address: Address, source: Source, now: float) -> bool:
         """A hint. True if the address is new and worth a try at once."""
@@ -82,6 +86,7 @@ class PeerBook:
         if len(self.candidates) >= self._limits.candidates and not self._evict():
             return False
         self.candidates[address] = Candidate(source, now)
+        self._quiet_until = -math.inf
         return True
 
     def _evict(self) -> bool:
@@ -89,8 +94,12 @@ class PeerBook:
         loose = [a for a in self.candidates if a not in self._static]
         if not loose:
             return False
-        del self.candidates[max(loose, key=lambda a: self.candidates[a].failures)]
+        self._no_candidate(max(loose, key=lambda a: self.candidates[a].failures))
         return True
+
+    def _no_candidate(self, address: Address) -> None:
+        if self.candidates.pop(address, None) is not None:
+            self._quiet_until = -math.inf
 
     def gone(self, address: Address) -> None:
         """mDNS says goodbye. A bound peer stays known: it may only have changed its label."""
@@ -98,21 +107,24 @@ class PeerBook:
         if bound is not None:
             self.peers[bound].suspended = True
         elif address not in self._static:
-            self.candidates.pop(address, None)
+            self._no_candidate(address)
 
     def is_self(self, address: Address) -> None:
         """Our own daemon answered there."""
         self._own.add(address)
-        self.candidates.pop(address, None)
+        self._no_candidate(address)
 
     def bind(self, address: Address, device: bytes, now: float) -> Peer:
         """`device` answered at `address` with its own key."""
         old = self._bound.get(address)
         if old is not None and old != device:
             self.peers[old].addresses.remove(address)
-        self.candidates.pop(address, None)
+        self._no_candidate(address)
         self._bound[address] = device
-        peer = self.peers.setdefault(device, Peer(device))
+        peer = self.peers.get(device)
+        if peer is None:
+            peer = self.peers[device] = Peer(device)
+            self._ordered = None
         if address in peer.addresses:
             peer.addresses.remove(address)
         peer.addresses.insert(0, address)
@@ -143,6 +155,7 @@ class PeerBook:
             if candidate is not None:
                 candidate.failures += 1
                 candidate.next_try = now + self._pause(candidate.failures)
+                self._quiet_until = -math.inf
             return None
         peer = self.peers[bound]
         peer.failures += 1
@@ -156,38 +169,65 @@ class PeerBook:
     def _pause(self, failures: int) -> float:
         return self._pace.breaker_s * float(2 ** min(failures - 1, BREAKER_DOUBLINGS_MAX))
 
-    def due(self, now: float) -> list[Address]:
-        """Candidates to knock at now."""
-        return [a for a, c in self.candidates.items() if c.next_try <= now]
+    def due(self, now: float) -> Iterator[Address]:
+        """Candidates to knock at now, in the order in which they were seen."""
+        if now < self._quiet_until:
+            return iter(())
+        return (a for a, c in self.candidates.items() if c.next_try <= now)
 
-    def next_due(self) -> float:
-        return min((c.next_try for c in self.candidates.values()), default=float("inf"))
+    def next_due(self, now: float) -> float:
+        """When the next candidate is due; `now` if one is already."""
+        if now < self._quiet_until:
+            return self._quiet_until
+        soonest = math.inf
+        for candidate in self.candidates.values():
+            if candidate.next_try <= now:
+                return now
+            soonest = min(soonest, candidate.next_try)
+        self._quiet_until = soonest  # so that this is not looked for at each event
+        return soonest
+
+    def knocked(self, address: Address, now: float) -> None:
+        """It is being tried; again after a while, if nobody answers."""
+        candidate = self.candidates[address]
+        candidate.next_try = now + self._pace.breaker_s * float(
+            2 ** min(candidate.failures, BREAKER_DOUBLINGS_MAX)
+        )
+        self._quiet_until = -math.inf
 
     def live(self, now: float) -> Iterator[Peer]:
         """Peers that answered lately and whose breaker is closed, in a fixed order."""
-        for device in sorted(self.peers):
-            if self.is_live(device, now):
-                yield self.peers[device]
+        return (peer for peer in self._in_order() if self._answers(peer, now))
 
     def is_live(self, device: bytes, now: float) -> bool:
         peer = self.peers.get(device)
+        return peer is not None and self._answers(peer, now)
+
+    def _answers(self, peer: Peer, now: float) -> bool:
         return (
-            peer is not None
-            and bool(peer.addresses)
-            and peer.open_until <= now
+            peer.open_until <= now
             and now - peer.live_at <= self._pace.live_s
+            and bool(peer.addresses)
         )
 
     def away(self, now: float) -> Iterator[Peer]:
         """Known peers that are not live but may be tried again."""
-        for device in sorted(self.peers):
-            peer = self.peers[device]
-            if peer.addresses and peer.open_until <= now and not self.is_live(device, now):
-                yield peer
+        return (
+            peer
+            for peer in self._in_order()
+            if peer.addresses and peer.open_until <= now and not self._answers(peer, now)
+        )
+
+    def _in_order(self) -> list[Peer]:
+        """By device. Sorted anew only when somebody came or went: this is asked many times."""
+        if self._ordered is None:
+            self._ordered = [self.peers[device] for device in sorted(self.peers)]
+        return self._ordered
 
     def drop(self, device: bytes) -> None:
         """Revoked or condemned: forget where it is."""
         peer = self.peers.pop(device, None)
         if peer is not None:
+            self._ordered = None
             for address in peer.addresses:
                 self._bound.pop(address, None)

@@ -7,10 +7,11 @@ wait in a bounded queue. Answers to numbers that are not in the table are ignore
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from gossipfl.config import Limits
 from gossipfl.events import Address, Cancel, Effect, FetchHead, FetchObject
@@ -53,8 +54,50 @@ class Pending:
     page: bool = False  # of a list: it may not be an index again
 
 
+Key = tuple[Purpose, bytes | None, bytes | None]
+"""purpose, peer and digest: what makes two requests for an object one"""
+T = TypeVar("T", bound=Hashable)
+
 QUEUED_PER_DEVICE = 16
 """Objects that may wait for one peer: guess, twice what a head can name at once."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """How many requests there are of each kind, so that no question walks through all of them."""
+
+    purposes: Counter[Purpose] = field(default_factory=Counter)  # of those under way
+    asked: Counter[tuple[bytes | None, Purpose]] = field(default_factory=Counter)
+    knocks: Counter[Address] = field(default_factory=Counter)  # where nobody is known yet
+    objects: Counter[bytes | None] = field(default_factory=Counter)  # transfers out, by peer
+    queued: Counter[bytes | None] = field(default_factory=Counter)  # waiting, by peer
+    wanted: Counter[Key] = field(default_factory=Counter)  # under way or waiting
+
+    def change(self, pending: Pending, by: int) -> None:
+        """A request starts (1) or ends (-1)."""
+        _change(self.purposes, pending.purpose, by)
+        _change(self.asked, (pending.device, pending.purpose), by)
+        _change(self.wanted, _key(pending), by)
+        if pending.device is None:
+            _change(self.knocks, pending.address, by)
+
+    def queue(self, pending: Pending, by: int) -> None:
+        """An object joins the queue (1) or leaves it (-1)."""
+        _change(self.queued, pending.device, by)
+        _change(self.wanted, _key(pending), by)
+
+
+def _change(counts: Counter[T], key: T, by: int) -> None:
+    """A count that falls to zero leaves the table: keys come from strangers."""
+    left = counts[key] + by
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]
+
+
+def _key(pending: Pending) -> Key:
+    return (pending.purpose, pending.device, pending.digest)
 
 
 class Pulls:
@@ -63,7 +106,10 @@ class Pulls:
         self._next = 0
         self._pending: dict[int, Pending] = {}
         self._objects_out: set[int] = set()
-        self._waiting: deque[tuple[Pending, int]] = deque()
+        # Models go first, so that nobody's lists and receipts hold up a round.
+        self._models: deque[tuple[Pending, int]] = deque()
+        self._others: deque[tuple[Pending, int]] = deque()
+        self._counts = _Counts()
 
     def head(
         self, pending: Pending, etag: bytes | None, wait_s: float = 0.0, update_bytes: int = 0
@@ -71,7 +117,7 @@ class Pulls:
         """Ask for a head: `pending.about` names whose, None the peer's own."""
         if len(self._pending) - len(self._objects_out) >= self._limits.heads_out:
             return []
-        request = self._register(replace(pending, etag=etag))
+        request = self._register(replace(pending, etag=etag) if etag is not None else pending)
         return [
             FetchHead(request, pending.address, pending.about, etag, wait_s, update_bytes),
         ]
@@ -84,81 +130,105 @@ class Pulls:
             return []
         if self._may_start(pending):
             return [self._send(pending, bytes_max)]
-        queued = sum(p.device == pending.device for p, _ in self._waiting)
-        if len(self._waiting) < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
-            self._waiting.append((pending, bytes_max))
+        queued = self._counts.queued[pending.device]
+        if self._queued < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
+            queue = self._models if pending.purpose is Purpose.UPDATE else self._others
+            queue.append((pending, bytes_max))
+            self._counts.queue(pending, 1)
         return []
 
     def _may_start(self, pending: Pending) -> bool:
         """Is a transfer free, and not all but one taken by this very peer?"""
-        out = len(self._objects_out)
-        theirs = sum(self._pending[r].device == pending.device for r in self._objects_out)
-        return out < self._limits.pulls_out and theirs < max(1, self._limits.pulls_out - 2)
+        theirs = self._counts.objects[pending.device]
+        return self._is_free and theirs < max(1, self._limits.pulls_out - 2)
+
+    @property
+    def _is_free(self) -> bool:
+        return len(self._objects_out) < self._limits.pulls_out
 
     def is_wanted(self, pending: Pending) -> bool:
         """Is this object being fetched from this peer, or waiting to be?"""
-        key = (pending.purpose, pending.device, pending.digest)
-        return any((p.purpose, p.device, p.digest) == key for p in self._pending.values()) or any(
-            (p.purpose, p.device, p.digest) == key for p, _ in self._waiting
-        )
+        return _key(pending) in self._counts.wanted
 
     def _register(self, pending: Pending) -> int:
         self._next += 1
         self._pending[self._next] = pending
+        self._counts.change(pending, 1)
         return self._next
+
+    def _take(self, request: int) -> Pending | None:
+        """Off the table, and out of every count."""
+        pending = self._pending.pop(request, None)
+        if pending is not None:
+            self._counts.change(pending, -1)
+            if request in self._objects_out:
+                self._objects_out.discard(request)
+                _change(self._counts.objects, pending.device, -1)
+        return pending
 
     def _send(self, pending: Pending, bytes_max: int) -> Effect:
         request = self._register(pending)
         self._objects_out.add(request)
+        _change(self._counts.objects, pending.device, 1)
         return FetchObject(request, pending.address, pending.digest or b"", bytes_max)
 
     def answered(self, request: int) -> tuple[Pending | None, list[Effect]]:
         """Take a request off the table; with it, transfers that may start now."""
-        pending = self._pending.pop(request, None)
-        self._objects_out.discard(request)
+        pending = self._take(request)
         return pending, self._advance()
 
     def _advance(self) -> list[Effect]:
-        """Start what waits: models first, so that nobody's lists and receipts hold up a round."""
+        """Start what waits and may."""
         effects: list[Effect] = []
-        for models in (True, False):
-            for row in list(self._waiting):
-                is_model = row[0].purpose is Purpose.UPDATE
-                if is_model is models and self._may_start(row[0]):
-                    self._waiting.remove(row)
-                    effects.append(self._send(*row))
+        for queue in (self._models, self._others):
+            place = 0
+            while place < len(queue) and self._is_free:
+                pending, bytes_max = queue[place]
+                if self._may_start(pending):
+                    del queue[place]
+                    self._counts.queue(pending, -1)
+                    effects.append(self._send(pending, bytes_max))
+                else:
+                    place += 1
         return effects
 
     def cancel(self, purposes: frozenset[Purpose]) -> list[Effect]:
         """Nobody waits for these any more."""
-        self._waiting = deque(w for w in self._waiting if w[0].purpose not in purposes)
-        gone = [r for r, p in self._pending.items() if p.purpose in purposes]
-        for request in gone:
-            del self._pending[request]
-            self._objects_out.discard(request)
-        return [*(Cancel(request) for request in gone), *self._advance()]
+        return self._drop(lambda pending: pending.purpose in purposes)
 
     def cancel_device(self, device: bytes) -> list[Effect]:
         """A peer was cut off: whatever it was asked for is not wanted."""
-        self._waiting = deque(w for w in self._waiting if w[0].device != device)
-        gone = [r for r, p in self._pending.items() if p.device == device]
+        return self._drop(lambda pending: pending.device == device)
+
+    def _drop(self, is_over: Callable[[Pending], bool]) -> list[Effect]:
+        for queue in (self._models, self._others):
+            for pending, _ in queue:
+                if is_over(pending):
+                    self._counts.queue(pending, -1)
+            left = [row for row in queue if not is_over(row[0])]
+            queue.clear()
+            queue.extend(left)
+        gone = [request for request, pending in self._pending.items() if is_over(pending)]
         for request in gone:
-            del self._pending[request]
-            self._objects_out.discard(request)
+            self._take(request)
         return [*(Cancel(request) for request in gone), *self._advance()]
 
     def out(self, purpose: Purpose) -> int:
-        return sum(p.purpose is purpose for p in self._pending.values())
+        return self._counts.purposes[purpose]
 
     def is_asked(self, device: bytes, purpose: Purpose) -> bool:
-        return any(p.device == device and p.purpose is purpose for p in self._pending.values())
+        return (device, purpose) in self._counts.asked
 
     def is_knocking(self, address: Address) -> bool:
-        return any(p.address == address and p.device is None for p in self._pending.values())
+        return address in self._counts.knocks
 
     @property
     def size(self) -> int:
-        return len(self._pending) + len(self._waiting)
+        return len(self._pending) + self._queued
+
+    @property
+    def _queued(self) -> int:
+        return len(self._models) + len(self._others)
 
 
 def weighted_sample(

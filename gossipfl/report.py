@@ -10,7 +10,7 @@ from gossipfl.identity import device_name
 from gossipfl.messages import Policy
 from gossipfl.objects import digest
 from gossipfl.parameters import to_bytes
-from gossipfl.view import PeerView, View
+from gossipfl.view import PeerView, Pulse, View
 
 
 def report(core: Core) -> View:
@@ -46,6 +46,11 @@ def report(core: Core) -> View:
         convergence=core.halt.figures(),
         stopping=core.halt.progress(),
     )
+
+
+def pulse(core: Core) -> Pulse:
+    rests = core.halt.cause is not None or bool(_waiting_for(core))
+    return Pulse(core.rounds.number, core.rounds.phase.value, rests)
 
 
 def _waiting_for(core: Core) -> str:

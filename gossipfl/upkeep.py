@@ -60,12 +60,11 @@ class Upkeep:
     def due(self) -> float:
         if self._core.pulls.out(Purpose.CONTACT) >= KNOCKS_MAX:
             return self.poll_at  # the answer to a knock wakes us
-        return min(self.poll_at, max(self._core.book.next_due(), self._core.now))
+        return min(self.poll_at, self._core.book.next_due(self._core.now))
 
     def _knock(self, address: Address) -> None:
         core = self._core
-        candidate = core.book.candidates[address]
-        candidate.next_try = core.now + core.pace.breaker_s * 2 ** min(candidate.failures, 5)
+        core.book.knocked(address, core.now)
         if not core.pulls.is_knocking(address):
             core.emit(*core.pulls.head(Pending(Purpose.CONTACT, address, None), etag=None))
 
@@ -93,7 +92,7 @@ class Upkeep:
             self._want_list(peer.device, Purpose.REVOCATIONS, head.revocations)
         if head.evidence is not None and (mine is None or mine.evidence != head.evidence):
             self._want_list(peer.device, Purpose.EVIDENCE, head.evidence)
-        if head.peers is not None and (mine is None or mine.peers != head.peers):
+        if head.peers not in (None, peer.list_read, mine.peers if mine is not None else None):
             self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
         if head.member != known.digest:
             self._want(peer, Purpose.MEMBER, Kind.MEMBER, head.member)
@@ -154,11 +153,12 @@ class Upkeep:
         self._walks_left = self._doubts_left = core.limits.chain_fetches_per_round
         self._renew_budget()
         live = list(core.book.live(core.now))
-        for peer in core.entropy.sample(live, len(live)):  # the budget does not suffice for all
+        gaps = [p for p in live if core.chains.gap(p.device) is not None]
+        for peer in core.entropy.sample(gaps, len(gaps)):  # the budget does not suffice for all
             self._walk(peer)
         readable = [
             p
-            for p in core.book.live(core.now)
+            for p in live
             if p.head and p.head.receipts and p.head.receipts.number > p.receipts_read
         ]
         chosen = core.entropy.sample(

@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """Where a node stands in its rounds: what costs nothing to ask, however many peers it has."""
+
+    round: int
+    phase: str
+    rests: bool  # it waits for something before it can train, or has finished
+
+
+@dataclass(frozen=True, slots=True)
 class PeerView:
     device: str  # full name, base32 groups
     addresses: tuple[str, ...]

@@ -14,8 +14,9 @@ from gossipfl.interfaces import Trainer
 from gossipfl.memory import MemoryStore
 from gossipfl.objects import digest
 from gossipfl.parameters import Vector
+from gossipfl.pure import Pure, call
 from gossipfl.shelf import Shelf
-from gossipfl.view import View
+from gossipfl.view import Pulse, View
 from sim.fleet import EPOCH, Fleet, Job, Keys
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class NodeLike(Protocol):
     def refused(self, tls_key: bytes) -> str | None: ...
 
     def view(self) -> View: ...
+
+    def pulse(self) -> Pulse: ...
 
 
 @dataclass(slots=True)
@@ -81,6 +84,7 @@ class SimDevice:
     adversary: Adversary | None = None
     slowness: float = 1.0  # multiplies training and merging time
     examples: int = 100  # what one epoch of its training costs, in examples
+    pure: Pure = call
 
     node: NodeLike | None = None
     incarnation: int = 0

@@ -25,6 +25,8 @@ from gossipfl.events import (
     Loaded,
     LoadJob,
     Measure,
+    MergeFailed,
+    MergeFinished,
     Notice,
     Reload,
     StartMerge,
@@ -93,13 +95,13 @@ class Interpreter:
         world = self._world
         device.now = max(device.now, device.clock.monotonic(world.now))
         world.trace.add(world.now, device.index, event)
-        for checker in world.checkers:
-            checker.on_event(device, event)
+        for on_event in world.on_event:
+            on_event(device, event)
         effects = node.handle(event, device.now)
         if device.adversary is not None:
             effects = device.adversary.effects(device, effects)
-        for checker in world.checkers:
-            checker.on_effects(device, event, effects)
+        for on_effects in world.on_effects:
+            on_effects(device, event, effects)
         device.pending.extend(effects)
         if node.shelf.version != device.shelf_version:
             device.shelf_version = node.shelf.version
@@ -153,7 +155,7 @@ class Interpreter:
                 self._later(device, seconds, self._train(device, effect))
             case StartMerge():
                 seconds = costs.merge_s_per_model * (len(effect.received) + 1)
-                self._later(device, seconds, merge(effect, device.trainer))
+                self._later(device, seconds, _fixed(merge(effect, device.trainer)))
             case Measure():
                 self._later(device, costs.merge_s_per_model, measure(effect, device.trainer))
             case Commit():
@@ -181,6 +183,7 @@ class Interpreter:
             return device.adversary.train(device, effect)
         answer = local_step(effect, device.trainer)
         if isinstance(answer, TrainingFinished):
+            answer.parameters.flags.writeable = False
             device.last_step = (effect.base, answer.parameters)
         return answer
 
@@ -217,6 +220,13 @@ class Interpreter:
                     device.durable.add(digest(envelope))
         for checker in self._world.checkers:
             checker.on_commit(device, effect.batch, done)
+
+
+def _fixed(answer: MergeFinished | MergeFailed) -> Event:
+    """Nobody writes to a model from now on: it is handed about, and its digest is taken once."""
+    if isinstance(answer, MergeFinished):
+        answer.merge.parameters.flags.writeable = False
+    return answer
 
 
 def is_durable(device: SimDevice, effect: Commit) -> bool:

@@ -11,6 +11,8 @@ from gossipfl.messages import Lineage
 from gossipfl.objects import digest
 from gossipfl.parameters import Vector, to_bytes
 from gossipfl.wire import unpack
+from sim.recall import Recall
+from sim.trace import Known, is_fixed
 
 KEPT_MAX = 4_096
 """Objects and names held: more than a hundred devices publish until an update is stale."""
@@ -22,8 +24,10 @@ class Rows:
     row encodes to. Any other is decoded once, when a merge asks and its parts are here."""
 
     def __init__(self) -> None:
+        self._read = Recall(entries_max=KEPT_MAX)
         self._objects: OrderedDict[bytes, tuple[str, int, bytes]] = OrderedDict()
         self._undecoded: dict[bytes, None] = {}
+        self._f32: dict[Lineage, Known] = {}
         self._names: OrderedDict[tuple[Lineage, bytes], list[bytes]] = OrderedDict()
 
     def saw(self, data: bytes | None) -> None:
@@ -32,11 +36,13 @@ class Rows:
             return
         size = int.from_bytes(data[4:HEADER_BYTES], "little")
         try:
-            _, codec, count = unpack(data[HEADER_BYTES : HEADER_BYTES + size], 1024)
+            _, codec, count = self._read(unpack, data[HEADER_BYTES : HEADER_BYTES + size], 1024)
         except (PeerError, ValueError, TypeError):
             return  # hostile bytes: whatever is wrong, nobody may merge it
+        if codec == "f32":
+            return
         name = digest(data)
-        if codec == "f32" or name in self._objects:
+        if name in self._objects:
             return
         self._objects[name] = (codec, count, data)
         self._undecoded[name] = None
@@ -46,7 +52,7 @@ class Rows:
     def names(self, row: Vector, lineages: Sequence[Lineage]) -> Iterator[tuple[Lineage, bytes]]:
         """(lineage, digest) of the updates that decode to this row."""
         for lineage in lineages:
-            yield lineage, digest(encode_update(lineage, "f32", row))
+            yield lineage, self._as_f32(lineage, row)
         if not self._objects:
             return
         self._decode(lineages)
@@ -54,6 +60,16 @@ class Rows:
         for lineage in lineages:
             for name in self._names.get((lineage, key), ()):
                 yield lineage, name
+
+    def _as_f32(self, lineage: Lineage, row: Vector) -> bytes:
+        """The digest of the f32 update that has this row. Of a row that nobody can change, once."""
+
+        def update() -> bytes:
+            return encode_update(lineage, "f32", row)
+
+        if not is_fixed(row):
+            return digest(update())
+        return self._f32.setdefault(lineage, Known()).digest(row, update)
 
     def _decode(self, lineages: Sequence[Lineage]) -> None:
         for name in list(self._undecoded):

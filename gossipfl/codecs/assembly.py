@@ -51,6 +51,10 @@ class Assembly:
         peer.held = {n: part for n, part in peer.held.items() if n == name or n in needs}
         return [n for n in needs if n not in peer.held]
 
+    def forget(self, device: bytes) -> None:
+        """Its newest update is whole: no parts are needed."""
+        self._peers.pop(device, None)
+
     def part(self, device: bytes, name: bytes, data: bytes) -> bytes | None:
         """A part came in. Returns the update that it completes, if it does."""
         peer = self._peers.get(device)

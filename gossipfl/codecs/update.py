@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,7 @@ NOBODY = bytes(DIGEST_BYTES)
 """In place of a digest: this object is no update by itself, only a part that others name."""
 
 
+@lru_cache(maxsize=16)  # of the few lineages that are in use; asked for with each update
 def header(lineage: Lineage, codec: str, count: int) -> bytes:
     body = pack([encode(lineage), codec, count])
     return b"GFU1" + len(body).to_bytes(4, "little") + body

@@ -9,7 +9,7 @@ seed and the options.
 from __future__ import annotations
 
 from sim.checkers.accused import NobodyFramed
-from sim.checkers.base import Checker, Heads, Violation
+from sim.checkers.base import Checker, Heads, Violation, looks
 from sim.checkers.bounds import EFFECTS_MAX, Bounded, RoundsEnd
 from sim.checkers.heads import DurableBeforePublic, OneHeadPerSeq
 from sim.checkers.merges import MergesVerified
@@ -28,14 +28,16 @@ __all__ = [
     "Tally",
     "Violation",
     "all_checkers",
+    "looks",
 ]
 
 
 def all_checkers() -> list[Checker]:
+    heads = Heads()
     return [
-        MergesVerified(),
-        OneHeadPerSeq(),
-        DurableBeforePublic(),
+        MergesVerified(heads),
+        OneHeadPerSeq(heads),
+        DurableBeforePublic(heads),
         Bounded(),
         NobodyFramed(),
         RoundsEnd(),

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from gossipfl.config import Limits
 from gossipfl.events import Batch, Effect, Event
 from gossipfl.messages import Head
+from gossipfl.objects import digest
 from gossipfl.shelf import Served
 from gossipfl.wire import check_signature, decode, open_envelope
 from sim.device import SimDevice
+from sim.recall import Recall
 
 if TYPE_CHECKING:
     from sim.world import World
+
+
+HEADS_KEPT = 50_000  # read once while they are about: guess, 1,000 devices issue two a round
 
 
 class Violation(Exception):
@@ -56,24 +61,32 @@ class Checker:
         """The history is over."""
 
 
+def looks(checker: Checker, hook: str) -> bool:
+    """Does it do anything at this hook?"""
+    return getattr(type(checker), hook) is not getattr(Checker, hook)
+
+
 class Heads:
     """Decoded heads by envelope; None for what no member of the fleet signed as it stands."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Head | None] = {}
+        self._read = Recall(entries_max=HEADS_KEPT)
 
     def get(self, envelope: bytes, members: set[bytes]) -> Head | None:
-        if envelope not in self._known:
-            self._known[envelope] = self._read(envelope, members)
-        return self._known[envelope]
+        head = self._read(read_head, envelope)
+        return head if head is not None and head.device in members else None
 
-    @staticmethod
-    def _read(data: bytes, members: set[bytes]) -> Head | None:
-        try:
-            envelope = open_envelope(data, "head", Limits().head_bytes)
-            check_signature(envelope)
-            head = decode(envelope.payload, Head)
-        except Exception:  # hostile bytes: whatever is wrong, it is no head
-            return None
-        known = head.device == envelope.device and head.device in members
-        return head if known else None
+    def digest(self, data: bytes) -> bytes:
+        """Of anything that is served or named."""
+        return self._read(digest, data)
+
+
+def read_head(data: bytes) -> Head | None:
+    """What these bytes say, if the key that they name signed them."""
+    try:
+        envelope = open_envelope(data, "head", Limits().head_bytes)
+        check_signature(envelope)
+        head = decode(envelope.payload, Head)
+    except Exception:  # hostile bytes: whatever is wrong, it is no head
+        return None
+    return head if head.device == envelope.device else None

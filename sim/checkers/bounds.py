@@ -69,16 +69,16 @@ class RoundsEnd(Checker):
         for device in self.world.devices:
             if device.node is None or not device.honest:
                 continue
-            view = device.node.view()
+            pulse = device.node.pulse()
             key = (device.index, device.incarnation)
             number, since = self._begun.get(key, (-1, now))
-            if view.round != number or view.waiting_for or view.finished or device.asleep:
-                self._begun[key] = (view.round, now)
+            if pulse.round != number or pulse.rests or device.asleep:
+                self._begun[key] = (pulse.round, now)
                 continue
             self.longest_s = max(self.longest_s, now - since)
             if now - since > self._bound(device) + self._every_s:
                 raise self.broken(
-                    f"device {device.index}: round {number} ({view.phase}) has lasted "
+                    f"device {device.index}: round {number} ({pulse.phase}) has lasted "
                     f"{now - since:.1f} s, above {self._bound(device):.1f} s"
                 )
         self.world.schedule(now + self._every_s, self._look)

@@ -12,8 +12,8 @@ from sim.device import SimDevice
 class OneHeadPerSeq(Checker):
     """An honest device's seq strictly grows, `prev` chains, and one seq has one public digest."""
 
-    def __init__(self) -> None:
-        self._heads = Heads()
+    def __init__(self, heads: Heads | None = None) -> None:
+        self._heads = heads or Heads()
         self._public: dict[tuple[bytes, int], bytes] = {}
         self._durable: dict[bytes, tuple[int, bytes]] = {}
         self.heads = 0
@@ -50,8 +50,8 @@ class OneHeadPerSeq(Checker):
 class DurableBeforePublic(Checker):
     """An honest device serves its own head only when it, its update and its receipt are durable."""
 
-    def __init__(self) -> None:
-        self._heads = Heads()
+    def __init__(self, heads: Heads | None = None) -> None:
+        self._heads = heads or Heads()
         self._passed: set[tuple[int, bytes]] = set()
 
     def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
@@ -66,10 +66,10 @@ class DurableBeforePublic(Checker):
                 raise self.broken(
                     f"device {server.index} serves {name.hex()[:12]} before it is durable"
                 )
-        if served.update is not None and digest(served.update) not in named:
+        if served.update is not None and self._heads.digest(served.update) not in named:
             raise self.broken(f"device {server.index} lets another update ride along")
         self._passed.add((server.index, served.digest))
 
     def on_serve_object(self, server: SimDevice, name: bytes, data: bytes) -> None:
-        if digest(data) != name:
+        if self._heads.digest(data) != name:
             raise self.broken(f"device {server.index} serves other bytes than {name.hex()[:12]}")

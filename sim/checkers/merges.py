@@ -10,14 +10,35 @@ from sim.checkers.base import Checker, Heads
 from sim.device import SimDevice
 from sim.rows import Rows
 
+NAMED_MAX = 1_024  # updates named to one device in a generation: an inbox holds 256 of them
+
+
+class Named:
+    """Which signed heads named an update to one device. Two generations: no list grows for ever."""
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, dict[bytes, Head]] = {}
+        self._old: dict[bytes, dict[bytes, Head]] = {}
+
+    def heads(self, update: bytes) -> dict[bytes, Head]:
+        return self._young.get(update) or self._old.get(update) or {}
+
+    def add(self, update: bytes, head: Head) -> None:
+        named = self._young.get(update)
+        if named is None:
+            named = self._young[update] = self._old.pop(update, {})
+        named[head.device] = head
+        if len(self._young) > NAMED_MAX:
+            self._old, self._young = self._young, {}
+
 
 class MergesVerified(Checker):
     """Every merged model is an update that a signed head of a member named, one per device."""
 
-    def __init__(self) -> None:
-        self._heads = Heads()
+    def __init__(self, heads: Heads | None = None) -> None:
+        self._heads = heads or Heads()
         self._rows = Rows()
-        self._named: dict[tuple[int, bytes], dict[bytes, Head]] = {}
+        self._named: dict[int, Named] = {}
         self.merges = 0
         self.rows = 0
 
@@ -29,8 +50,10 @@ class MergesVerified(Checker):
         self._rows.saw(event.update)
         head = self._heads.get(event.head, device.fleet.members)
         if head is not None and head.update is not None and head.fleet == device.fleet.id:
-            named = self._named.setdefault((device.index, head.update.digest), {})
-            named[head.device] = head
+            self._of(device).add(head.update.digest, head)
+
+    def _of(self, device: SimDevice) -> Named:
+        return self._named.setdefault(device.index, Named())
 
     def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -44,7 +67,7 @@ class MergesVerified(Checker):
         self.rows += len(effect.received)
         for row in effect.received:
             for lineage, name in self._rows.names(row, lineages):
-                named = self._named.get((device.index, name), {})
+                named = self._of(device).heads(name)
                 if any(head.lineage == lineage for head in named.values()):
                     break
             else:

@@ -433,7 +433,10 @@ def ask_again(device: Device, effect: Fetch, pending: Any) -> None:
 
     For exhaustive tests only: a node asks a few times a second at most, these need 10^5 answers.
     """
-    device.node._core.pulls._pending[effect.request] = pending
+    pulls = device.node._core.pulls
+    if effect.request not in pulls._pending:
+        pulls._pending[effect.request] = pending
+        pulls._counts.change(pending, 1)
 
 
 def pending_of(device: Device, effect: Fetch) -> Any:

@@ -36,8 +36,8 @@ def test_a_hint_is_tried_at_once_and_only_once() -> None:
     held = book()
     assert held.see(at(1), Source.MDNS, 5.0)
     assert not held.see(at(1), Source.RECORD, 5.0)
-    assert held.due(5.0) == [at(1)]
-    assert held.next_due() == 5.0
+    assert list(held.due(5.0)) == [at(1)]
+    assert held.next_due(4.0) == 5.0
 
 
 def test_a_hint_that_fails_is_tried_more_and_more_rarely() -> None:
@@ -46,8 +46,8 @@ def test_a_hint_that_fails_is_tried_more_and_more_rarely() -> None:
     now, pauses = 0.0, []
     for _ in range(BREAKER_DOUBLINGS_MAX + 3):
         held.unreached(at(1), now)
-        pauses.append(held.next_due() - now)
-        now = held.next_due()
+        pauses.append(held.next_due(now) - now)
+        now = held.next_due(now)
     longest = PACE.breaker_s * 2**BREAKER_DOUBLINGS_MAX
     assert pauses[:3] == [PACE.breaker_s, 2 * PACE.breaker_s, 4 * PACE.breaker_s]
     assert pauses[-3:] == [longest] * 3

@@ -56,6 +56,9 @@ class ScriptedNode:
     def view(self) -> Any:
         raise NotImplementedError
 
+    def pulse(self) -> Any:
+        raise NotImplementedError
+
     def handle(self, event: Event, now: float) -> list[Effect]:
         match event:
             case Start(snapshot):

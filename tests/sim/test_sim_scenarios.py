@@ -69,7 +69,7 @@ def test_rounds_complete_on_a_bad_network(seed: int) -> None:
 
 
 def test_halves_train_on_and_agree_again_after_the_partition() -> None:
-    parted, never = partition(heal=True), partition(heal=False)
+    parted, never = partition(3, heal=True), partition(3, heal=False)
     assert parted.extra["parted"] > 3 * never.extra["parted"]
     assert parted.extra["consensus"] <= 1.1 * never.extra["consensus"]
     assert parted.completed == 1.0
