@@ -126,6 +126,12 @@ class Examples:
             chosen = order[start : start + size]
             yield self._pad(self.x[chosen], self.y[chosen])
 
+    def taken(self, chosen: npt.NDArray[np.intp]) -> Iterator[tuple[int, Cut]]:
+        """The examples with these indices, in whole batches: (place in `chosen`, batch)."""
+        for start in range(0, len(chosen), self._batch):
+            some = chosen[start : start + self._batch]
+            yield start, self._pad(self.x[some], self.y[some])
+
     def in_order(self) -> Iterator[Cut]:
         """All examples once, as they stand; whole batches are views."""
         for start in range(0, len(self), self._batch):

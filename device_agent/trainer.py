@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from device_agent.batches import Array, Examples
+from device_agent.clipped import ClippedSums
 from device_agent.runtime import Session, session
 from gossipfl.bundle.archive import Bundle
 from gossipfl.bundle.manifest import EVALUATE, GRADIENT
@@ -17,6 +18,8 @@ from gossipfl.errors import UserError
 from gossipfl.interfaces import Evaluation
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import Noised, RecordPrivacy
+from gossipfl.privacy.record_unit import Descent, train
 
 
 class OnnxTrainer:
@@ -40,6 +43,8 @@ class OnnxTrainer:
         self._initial = bundle.initial
         self._gradient: Session = session(bundle.files[GRADIENT])
         self._evaluate: Session = session(bundle.files[EVALUATE])
+        self._bundle = bundle
+        self._clipped: ClippedSums | None = None  # loaded when first needed
 
     @property
     def layout(self) -> Layout:
@@ -84,6 +89,18 @@ class OnnxTrainer:
                         step = velocity
                     parameters -= rate * step
         return parameters
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        """`mode.steps` steps of DP-SGD from `base`; of `training` the optimiser counts.
+
+        `key`: 32 fresh bytes of the operating system, for the noise and for who is taken.
+        """
+        if self._clipped is None:
+            self._clipped = ClippedSums(self._bundle, self._train)
+        descent = Descent(training.learning_rate, training.momentum, training.prox)
+        return train(mode, base, len(self._train), self._clipped, descent, key)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
         """Loss, and share of right answers, on the held-out split.

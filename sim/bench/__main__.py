@@ -17,6 +17,7 @@ BENCHES = {
     "mnist": "ten simulated devices, the convolutional bundle, 5,000 real digits, Dirichlet 1",
     "codecs": "ms and bytes of each codec; --learn: accuracy against bytes, ten simulated devices",
     "accountant": "epsilon of random schedules beside dp-accounting's, which has to be installed",
+    "privacy": "ms of noise for 10^6 values, and DP-SGD beside plain local training",
     "cli": "what `gossipfl --help` and `gossipfl status` cost",
 }
 
