@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from device_agent import logs, memory, status
+from device_agent.first_head import FirstHeadStore
 from device_agent.job import JobLoader
 from device_agent.local_server import LocalServer
 from device_agent.notify import Notifier
@@ -102,7 +103,8 @@ class Agent:
         self._heavy = ThreadWorker("gossipfl-work")
         self._reader = ThreadWorker("gossipfl-read")
         self._loader = JobLoader(settings, self._identity.root_key, self._progress, wrap)
-        self.node = _node(settings, self._identity, self._limits)
+        self._first = FirstHeadStore(self._store, settings.device.state)
+        self.node = _node(settings, self._identity, self._limits, self._first.first_start)
         self.device: bytes = self._identity.signer.device
         files = _tls_files(self._identity)
         self._client = Client(client_context(files), self._limits, self._traffic)
@@ -152,7 +154,7 @@ class Agent:
     def _ports(self) -> Ports:
         return Ports(
             fetcher=self._client,
-            store=self._store,
+            store=self._first,
             load_job=self._load_job,
             notice=_logged_already,
             cut_off=self._server.cut_off,
@@ -313,9 +315,12 @@ class Agent:
         return status.build(self.node.view(), traffic, self._progress, self._loader.local, more)
 
 
-def _node(settings: Settings, identity: DeviceIdentity, limits: Limits) -> Node:
+def _node(settings: Settings, identity: DeviceIdentity, limits: Limits, first_start: bool) -> Node:
     node_settings = NodeSettings(
-        pace=PACES[settings.pace.preset], limits=limits, capability=settings.device.capability
+        pace=PACES[settings.pace.preset],
+        limits=limits,
+        capability=settings.device.capability,
+        first_start=first_start,
     )
     own = Identity(identity.signer, identity.member_object, identity.root_key)
     return Node(own, node_settings, secrets.randbits(64))

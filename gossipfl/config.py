@@ -140,4 +140,7 @@ class NodeSettings:
     limits: Limits = Limits()
     capability: str = ""  # coarse class of this machine, published in heads
     guard: bool = True  # the catastrophe guard; off where a privacy policy is on
+    # False: these keys have signed heads, or may have. With an empty store they sign none before a
+    # majority of the fleet has said what it holds of theirs.
+    first_start: bool = True
     reputation: bool = True  # off: peers are watched, but only evidence has an effect

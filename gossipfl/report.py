@@ -55,6 +55,8 @@ def pulse(core: Core) -> Pulse:
 
 def _waiting_for(core: Core) -> str:
     job = core.job
+    if core.restorer.has_lost_store:
+        return core.restorer.waiting_for
     if job.failed:
         return f"a bundle that works here (this one is refused: {job.failed})"
     if job.policy is None:
@@ -62,7 +64,7 @@ def _waiting_for(core: Core) -> str:
     if job.lineage is None:
         return "the bundle to be checked" if job.loading else "the bundle"
     if not core.restraint.reconciled:
-        return "a first peer to answer"
+        return core.restorer.waiting_for
     return ""
 
 

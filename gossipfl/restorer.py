@@ -1,7 +1,9 @@
 """Own state after a restart: nothing is signed before peers were asked what they hold of us.
 
 A disk may be an old copy. If a peer holds a newer head of ours, it is adopted (together with the
-ledger that it commits to) and the chain goes on from there, so that no number is used twice.
+ledger that it commits to) and the chain goes on from there, so that no number is used twice. A disk
+that has lost all but its keys is worse: head 1 cannot skip numbers, so a majority of the fleet has
+to say that it holds nothing of ours (decision 0005).
 """
 
 from __future__ import annotations
@@ -27,6 +29,23 @@ class Restorer:
         self._holders: set[bytes] = set()  # of them, who holds a head of ours
         self._since = math.inf
         self._newest_own: SeenHead | None = None
+        self._told = False
+
+    @property
+    def has_lost_store(self) -> bool:
+        """Keys that may have signed heads, a disk without any, and nobody has shown us one yet."""
+        core = self._core
+        if core.restraint.reconciled or core.settings.first_start or core.own.seq > 0:
+            return False
+        return self._newest_own is None
+
+    @property
+    def waiting_for(self) -> str:
+        """What keeps us from signing, in words."""
+        if not self.has_lost_store:
+            return "a first peer to answer"
+        said = f"{sum(self._asked.values())} of {self._majority()} peers"
+        return f"{said} to say what they hold of this device: it has keys and an empty store"
 
     def advance(self) -> None:
         """Ask k peers for our own newest head before we sign anything."""
@@ -41,13 +60,14 @@ class Restorer:
         if enough and self._can_tell() and not core.publisher.is_busy:
             self._reconciled()
             return
+        self._tell()
         for peer in live:
             if len(self._asked) >= RECONCILE_PEERS + answered:
                 return
             if peer.device not in self._asked:
-                pending = Pending(
-                    Purpose.RECONCILE, peer.addresses[0], peer.device, about=core.device
-                )
+                if peer.address is None:
+                    continue
+                pending = Pending(Purpose.RECONCILE, peer.address, peer.device, about=core.device)
                 effects = core.pulls.head(pending, etag=core.own.digest)
                 if not effects:
                     return  # too many requests are out: at the next deadline
@@ -60,9 +80,32 @@ class Restorer:
         Right after a start only one peer may be found yet, and that one may know the least.
         """
         core = self._core
+        if self.has_lost_store:
+            return self._majority()
         patience = core.pace.round_deadline_s if core.own.seq else core.pace.join_wait_s
         late = core.now - self._since > patience
         return min(RECONCILE_PEERS, live) if late else self._needed_at_first(live)
+
+    def _majority(self) -> int:
+        """More than half of the others, as the policy counts them; k while there is none.
+
+        Every peer that was live for a few polls holds our newest head, over its restarts too.
+        """
+        policy = self._core.job.policy
+        return (policy.n - 1) // 2 + 1 if policy is not None else RECONCILE_PEERS
+
+    def _tell(self) -> None:
+        """A person may know better: say once how to go on."""
+        core = self._core
+        late = core.now - self._since > core.pace.join_wait_s
+        if self._told or not late or not self.has_lost_store:
+            return
+        self._told = True
+        text = (
+            f"nothing is published: waits for {self.waiting_for}. Join again with `gossipfl join "
+            "LINE --replace`; or, if these keys have never signed anything, `gossipfl first-start`"
+        )
+        core.notice(Topic.RESTORE, text, core.device, True)
 
     def _needed_at_first(self, live: int) -> int:
         policy = self._core.job.policy

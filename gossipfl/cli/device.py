@@ -24,6 +24,12 @@ def add_parser(subparsers: Any) -> None:
     add_set(init_parser)
     init_parser.set_defaults(handler=init)
 
+    first_parser = subparsers.add_parser(
+        "first-start", help="say that this device's keys have never signed anything"
+    )
+    add_where(first_parser)
+    first_parser.set_defaults(handler=first_start)
+
     run_parser = subparsers.add_parser("run", help="run the agent (what the systemd unit starts)")
     add_where(run_parser)
     run_parser.set_defaults(handler=run)
@@ -143,6 +149,20 @@ def run(args: Namespace) -> Result:
 
     code = run_agent(settings_of(args))
     return Result({"exit": code}, "", Exit(code))
+
+
+def first_start(args: Namespace) -> Result:
+    """Lets an agent with an empty store publish without asking a majority of the fleet."""
+    from gossipfl.fleet.device import DeviceFolder
+
+    folder = settings_of(args).device.state
+    DeviceFolder(folder).say_first_start()
+    text = (
+        f"{folder} may begin with its first head; restart the agent.\n"
+        "If these keys did sign heads before, the fleet will take this device for a liar and shut "
+        "it out for good: join again instead"
+    )
+    return Result({"state": str(folder)}, text)
 
 
 def status(args: Namespace) -> Result:

@@ -27,6 +27,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Device", "init", "device", "make this device's state folder, keys and commented config"),
     ("Device", "join", "invite", "enrol this device with an invitation line"),
     ("Device", "id", "revoke", "the device id of a state folder"),
+    ("Device", "first-start", "device", "say that its keys have signed nothing yet"),
     ("Device", "run", "device", "run the agent (what the systemd unit starts)"),
     ("Device", "status", "device", "this device's model, round, policy and accuracy"),
     ("Device", "peers", "device", "the peers it sees, their reputation, and why"),
@@ -75,7 +76,7 @@ def overview() -> str:
         if name != group:
             lines.append(f"{name}:")
             group = name
-        lines.append(f"  {verb:<10} {text}")
+        lines.append(f"  {verb:<11} {text}")
     lines += [
         "",
         "`gossipfl VERB --help` explains a verb. `gossipfl --version`. Start: gossipfl demo",

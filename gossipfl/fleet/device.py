@@ -1,6 +1,6 @@
 """A device's state folder: its identity, written as one step and checked whenever it is read.
 
-    signing.key  tls.key  tls.crt (leaf, issuer)  root.crt  member  fleet.json
+    signing.key  tls.key  tls.crt (leaf, issuer)  root.crt  member  fleet.json  first-start
 
 A new identity is staged in `.joined.new` and renamed to `.joined`: from then on it counts. Moving
 its files into place can be repeated after a crash, and is, by whoever opens the folder next.
@@ -32,8 +32,15 @@ from gossipfl.identity import Signer, short_name
 from gossipfl.messages import Member
 from gossipfl.objects import fleet_of
 
-IDENTITY_FILES = (SIGNING_KEY, TLS_KEY, TLS_CHAIN, ROOT_CERTIFICATE, FLEET_FILE, MEMBER_FILE)
+FIRST_START = "first-start"  # there until the identity signs its first head
+IDENTITY_FILES = (
+    *(SIGNING_KEY, TLS_KEY, TLS_CHAIN, ROOT_CERTIFICATE, FLEET_FILE, MEMBER_FILE),
+    FIRST_START,
+)
 STATE = ("store.db", "store.db-wal", "store.db-shm", "objects")  # belong to one identity
+FIRST_START_TEXT = (
+    b"These keys have signed no head yet. The agent removes this file with the first.\n"
+)
 STAGED = ".joined"
 OLD = "replaced"
 
@@ -53,6 +60,13 @@ class DeviceFolder:
         identity = read_identity(self.path)
         self._check_certificates(identity.root_key, identity.member)
         return identity
+
+    def say_first_start(self) -> None:
+        """A person says that this identity has signed nothing. Raises UserError GF201."""
+        self.finish()
+        if not self.joined:
+            raise UserError("GF201", f"{self.path} has no identity")
+        files.write_file(self.path / FIRST_START, FIRST_START_TEXT)
 
     def old_signer(self) -> Signer | None:
         """The key of the identity that is about to be replaced, if it can still be read."""
@@ -77,6 +91,7 @@ class DeviceFolder:
         root_key = pki.raw_key(enrolment.root).hex()
         write_fleet_file(staged, FleetFile(root_key, enrolment.discovery_key.hex()))
         files.write_file(staged / MEMBER_FILE, enrolment.member_object)
+        files.write_file(staged / FIRST_START, FIRST_START_TEXT)
         self._keep_old()
         try:
             staged.rename(self.path / STAGED)

@@ -249,6 +249,7 @@ class Table:
         self.puppets: list[Puppet] = []
         self.hold: Callable[[Device, Fetch], bool] = lambda device, effect: False
         self.tamper: Callable[[Device, Fetch, Answer], Answer] = lambda d, e, answer: answer
+        self.first_start = True  # of nodes that are made from now on
         self._ports = 1
 
     # --- who sits here -----------------------------------------------------------------------
@@ -270,7 +271,7 @@ class Table:
         return device
 
     def _node(self, keys: Keys, seed: int) -> Node:
-        settings = NodeSettings(pace=self.pace, limits=self.limits)
+        settings = NodeSettings(pace=self.pace, limits=self.limits, first_start=self.first_start)
         return Node(self.fleet.identity(keys), settings, seed)
 
     def restart(self, device: Device, store: MemoryStore | None = None) -> None:

@@ -21,8 +21,10 @@ from gossipfl.events import (
     StartTraining,
     Stop,
 )
+from gossipfl.memory import MemoryStore
 from gossipfl.messages import Head
 from gossipfl.objects import digest
+from gossipfl.restorer import RESTORE_SKIP
 from gossipfl.wire import decode, open_envelope
 from sim.fleet import EPOCH
 
@@ -269,3 +271,63 @@ def test_a_member_object_that_was_renewed_twice_leaves_the_store() -> None:
         table.until(lambda: me.store.get(names[-1]) is not None, 60.0)
     table.until(lambda: me.store.get(names[0]) is None, 60.0)
     assert me.store.get(names[-2]) is not None, "heads from before the renewal name it"
+
+
+# --- keys without a store ------------------------------------------------------------------------
+
+
+def wiped(n: int) -> tuple[Table, Device, list[Puppet]]:
+    """A device of n that has published, and starts again with nothing but its keys."""
+    table = Table(n=n)
+    me = table.device()
+    others = [table.puppet() for _ in range(n - 1)]
+    table.employ()
+    table.introduce(others[0])
+    table.until(lambda: me.node.view().seq >= 1, 200.0)
+    table.first_start = False
+    table.restart(me, MemoryStore())
+    me.effects.clear()
+    me.notices.clear()
+    table.employ()
+    return table, me, others
+
+
+def signed(device: Device) -> list[int]:
+    return [c.batch.seq for c in device.sent(Commit) if c.batch.seq is not None]
+
+
+def test_a_wiped_device_publishes_nothing_before_a_majority_has_answered() -> None:
+    """The first three that it finds never met it; they say "nothing of yours", truthfully."""
+    table, me, others = wiped(9)
+    table.introduce(*others[1:4])
+    table.advance(600.0)
+    assert signed(me) == []
+    assert "3 of 5 peers" in me.node.view().waiting_for
+    warned = [n.text for n in me.notices if "first-start" in n.text]
+    assert len(warned) == 1
+    assert "--replace" in warned[0]
+    table.introduce(*others[4:6])
+    table.until(lambda: me.node.view().seq >= 1, 60.0)
+
+
+def test_a_wiped_device_goes_on_far_above_the_head_that_somebody_holds() -> None:
+    table, me, others = wiped(9)
+    holder = others[0]
+    held = holder.fleet, me.keys  # it kept what it was shown before
+    old = Puppet(held[0], held[1], me.address)
+    holder.heads[me.id] = old.publish()
+    table.introduce(*others[1:4])
+    table.advance(60.0)
+    assert signed(me) == []
+    table.introduce(holder)
+    table.until(lambda: me.node.view().seq > RESTORE_SKIP, 60.0)
+    assert min(number for number in signed(me) if number != 1) > RESTORE_SKIP
+
+
+def test_keys_that_have_signed_nothing_yet_need_no_majority() -> None:
+    table, me, others = wiped(9)
+    table.first_start = True  # a person said so, or the file of `join` is still there
+    table.restart(me, MemoryStore())
+    table.employ()
+    table.introduce(*others[1:4])
+    table.until(lambda: me.node.view().seq >= 1, 120.0)

@@ -150,6 +150,35 @@ def test_restored_from_an_old_copy_it_is_not_accused(make: Make) -> None:
         assert accused(device) == 0
 
 
+def test_a_wiped_disk_with_the_old_keys_asks_the_fleet_first(make: Make) -> None:
+    fleet = make(3)
+    victim, *others = fleet.devices
+    assert (victim.folder / "first-start").exists()
+    for device in fleet.devices:
+        device.start()
+    before = victim.wait("a few rounds", lambda s: s["round"] >= 2)
+    assert not (victim.folder / "first-start").exists()
+    for device in others:
+        until("peers to hold a head of it", lambda d=device: is_followed(d, before["device"], 1))
+    for device in (victim, *others):
+        device.end(signal.SIGTERM)
+    newest = durable_head(victim)
+    for path in (*victim.folder.glob("store.db*"), victim.folder / "objects"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    victim.start()
+    victim.wait("it to say what it waits for", lambda s: "empty store" in s["waiting_for"])
+    for device in others:
+        device.start()
+    after = victim.wait("a head beyond all it ever signed", lambda s: s["seq"] > newest.seq)
+    for device in others:
+        until(
+            "peers to take its new head",
+            lambda d=device: is_followed(d, after["device"], newest.seq),
+        )
+        assert accused(device) == 0
+
+
 def test_a_clean_stop_and_a_start(make: Make) -> None:
     fleet = make(2)
     first, second = fleet.devices
