@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gossipfl.aggregation import RuleError, rule
+from functools import partial
+
+from gossipfl.aggregation import fits, plan
 from gossipfl.aggregation.guard import require_mergeable
-from gossipfl.aggregation.sampling import assumed_faulty, sample_size
 from gossipfl.codecs import Assembly, decode_update, named_parts, require_size, update_bytes
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError
@@ -15,8 +16,6 @@ from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose, weighted_sample
 from gossipfl.rounds import ASKS_MAX, Phase, Received
 
-SAMPLE_MIN = 8
-"""Peers asked even where no attacker is assumed: guess, mixes 100 devices in three rounds."""
 REASK_S = 0.02
 """A peer that had nothing new is asked again at once if the server held the request; this keeps a
 server that does not hold it from being asked in a tight loop."""
@@ -71,26 +70,14 @@ class Collector:
         # an honest outlier may be, and then the rule would stand against too few.
         condemned = len({device for device, _ in self._core.evidence})
         attackers = min(max(0, policy.attackers - condemned), live)
-        wanted = policy.sample
-        if wanted is None:
-            # From the live, not from the policy's n: with fewer honest ones the same attackers are
-            # a greater share, and a sample drawn for all of them is too small for its f.
-            bound = sample_size(live + 1, attackers) if attackers else 1
-            wanted = max(bound, SAMPLE_MIN)
-        for sample in range(min(wanted, live), live + 1):
-            self.sample = sample
-            self.f = (
-                policy.f if policy.f is not None else assumed_faulty(live + 1, attackers, sample)
-            )
-            if policy.sample is not None or self._is_enough(policy.rule):
-                break  # a rule such as Krum asks for more models than the bound on attackers
+        # From the live, not from the policy's n: with fewer honest ones the same attackers are a
+        # greater share, and a sample drawn for all of them is too small for its f.
+        self.sample, self.f = plan(
+            live + 1, attackers, partial(fits, policy.rule), policy.sample, policy.f
+        )
 
     def _is_enough(self, rule_name: str) -> bool:
-        try:
-            rule(rule_name).check(self.sample, self.f)
-        except RuleError:
-            return False
-        return True
+        return fits(rule_name, self.sample, self.f)
 
     def _ask(self, peer: Peer, purpose: Purpose) -> None:
         """Ask for the peer's head and update; the server may hold a "nothing new" for a while."""

@@ -12,8 +12,8 @@ from gossipfl.aggregation.anchored import Balance, CenteredClip
 from gossipfl.aggregation.base import Merge, Rows, Rule, RuleError
 from gossipfl.aggregation.distances import Squares, squared_distances
 from gossipfl.aggregation.guard import catastrophic, require_mergeable
-from gossipfl.aggregation.rules import RULES, STEPS, Settings, between, merge_step, rule
-from gossipfl.aggregation.sampling import assumed_faulty, sample_size
+from gossipfl.aggregation.rules import RULES, STEPS, Settings, between, fits, merge_step, rule
+from gossipfl.aggregation.sampling import assumed_faulty, plan, sample_size
 from gossipfl.aggregation.weiszfeld import GeometricMedian
 
 __all__ = [
@@ -31,7 +31,9 @@ __all__ = [
     "assumed_faulty",
     "between",
     "catastrophic",
+    "fits",
     "merge_step",
+    "plan",
     "require_mergeable",
     "rule",
     "sample_size",

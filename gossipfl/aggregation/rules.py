@@ -210,6 +210,15 @@ def rule(name: str, settings: Settings | None = None) -> Rule:
     return found
 
 
+def fits(name: str, m: int, f: int) -> bool:
+    """Whether there is such a rule and m received models beside the own one are enough for f."""
+    try:
+        rule(name).check(m, f)
+    except RuleError:
+        return False
+    return True
+
+
 def _last_rule(name: str, steps: Sequence[str], settings: Settings | None) -> Rule:
     """The rule without its steps."""
     found = RULES.get(name)

@@ -13,8 +13,12 @@ All decisions are made in whole numbers; floats only skip sizes that are far off
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
+
+SAMPLE_MIN = 8
+"""Peers asked even where no attacker is assumed: guess, mixes 100 devices in three rounds."""
 
 SHARE_DENOMINATOR_MAX = 10_000
 """A share such as 1/3 arrives as a float; it is read as the nearest fraction up to this fine."""
@@ -44,6 +48,31 @@ def assumed_faulty(n: int, attackers: int, s: int, rounds: int = 200, failure: f
     if not 0 <= s < n:
         raise ValueError(f"s must be in 0..{n - 1}, got {s}")
     return _assumed_faulty(n, attackers, s, rounds, failure)
+
+
+def plan(
+    n: int,
+    attackers: int,
+    fits: Callable[[int, int], bool],
+    sample: int | None = None,
+    f: int | None = None,
+) -> tuple[int, int]:
+    """(s, f) of a pull in a fleet of n devices: how many peers, and how many liars among them.
+
+    s is the exact bound's, SAMPLE_MIN at least, and more where the rule needs more models for its
+    f: the first for which fits(s, f), everybody if there is none. `sample` and `f` are what a
+    policy prescribes instead. Raises ValueError if the numbers make no fleet.
+    """
+    others = n - 1
+    wanted = sample
+    if wanted is None:
+        wanted = max(sample_size(n, attackers) if attackers else 1, SAMPLE_MIN)
+    size = min(wanted, others)
+    while True:
+        faulty = f if f is not None else assumed_faulty(n, attackers, size)
+        if size >= others or sample is not None or fits(size, faulty):
+            return size, faulty
+        size += 1
 
 
 def _check(n: int, attackers: int, rounds: int, failure: float) -> None:

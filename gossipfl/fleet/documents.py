@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
-from gossipfl.aggregation import RuleError, rule
+from gossipfl.aggregation import RuleError, fits, plan, rule
 from gossipfl.bundle.archive import Bundle
 from gossipfl.bundle.manifest import Optimizer
 from gossipfl.codecs import CodecError
@@ -31,6 +32,7 @@ from gossipfl.wire import encode, open_envelope, seal
 FIRST_RUN = 1
 REASON_MAX = 512  # messages.Text
 TLS_KEYS_MAX = 16  # messages.Revocation
+ADVISED = ("nna", "trimmed_mean")  # robust, and content with 2f + 1 models
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +217,29 @@ def _require_sense(policy: Policy) -> None:
             "GF701",
             f"{policy.attackers} attackers among {policy.n} devices: no rule stands a majority",
         )
+    _require_precondition(policy)
+
+
+def _require_precondition(policy: Policy) -> None:
+    """That the rule could merge if all devices were there. Raises UserError GF701."""
+
+    def pull(name: str, attackers: int, sample: int | None) -> tuple[int, int]:
+        return plan(policy.n, attackers, partial(fits, name), sample, policy.f)
+
+    def works(name: str, attackers: int, sample: int | None) -> bool:
+        return fits(name, *pull(name, attackers, sample))
+
+    try:
+        rule(policy.rule).check(*pull(policy.rule, policy.attackers, policy.sample))
+    except RuleError as error:
+        if works(policy.rule, policy.attackers, None):
+            least, _ = pull(policy.rule, policy.attackers, None)
+            hint = f"leave --sample out: {policy.rule} works with {least} peers of {policy.n - 1}"
+        else:
+            fewer = range(policy.attackers)
+            stood = [f"{n}" for n in fewer if works(policy.rule, n, None)][-1:]
+            others = [name for name in ADVISED if works(name, policy.attackers, policy.sample)]
+            ways = [f"--attackers {n} or fewer" for n in stood]
+            ways += [f"--rule {' or '.join(others)}"] if others else []
+            hint = f"what works: {', or '.join([*ways, 'a larger --n'])}"
+        raise UserError("GF701", f"the rule could never merge: {error}", hint) from error

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossipfl.aggregation import assumed_faulty, rule, sample_size
+from gossipfl.aggregation import assumed_faulty, fits, plan, rule, sample_size
 from gossipfl.aggregation import sampling as module
 
 # (n, attackers): smallest s for a share below 1/2 and below 1/3; 200 rounds, 99 %
@@ -121,3 +121,28 @@ def test_a_thousand_devices_take_milliseconds() -> None:
         assumed_faulty(1000, attackers, sample_size(1000, attackers, 1 / 3))
         times.append(time.perf_counter() - start)
     assert min(times) < 0.010
+
+
+@pytest.mark.parametrize(
+    ("n", "attackers", "name", "expected"),
+    [
+        (100, 20, "nna", (30, 15)),  # the bound on attackers decides
+        (100, 0, "nna", (module.SAMPLE_MIN, 0)),
+        (5, 0, "krum", (4, 0)),  # all there are
+        (20, 4, "krum", (10, 4)),  # one more than the bound asks for: 2f + 3 models
+        (7, 2, "krum", (6, 2)),
+        (6, 2, "krum", (5, 2)),  # not enough, and there are no more
+    ],
+)
+def test_a_pull_is_as_large_as_the_bound_and_the_rule_ask(
+    n: int, attackers: int, name: str, expected: tuple[int, int]
+) -> None:
+    found = plan(n, attackers, lambda m, f: fits(name, m, f))
+    assert found == expected
+    assert fits(name, *found) == ((n, name) != (6, "krum"))
+
+
+def test_a_policy_may_prescribe_sample_and_f() -> None:
+    never = plan(20, 4, lambda m, f: False, sample=5, f=1)
+    assert never == (5, 1), "as prescribed, whatever the rule needs"
+    assert plan(4, 1, lambda m, f: True, sample=9) == (3, 1), "no more than there are"

@@ -157,6 +157,48 @@ def test_nonsense_is_refused_before_it_is_signed(
     assert caught.value.code == "GF701"
 
 
+@pytest.mark.parametrize(
+    ("choices", "said", "hint"),
+    [
+        (
+            Choices(n=5, attackers=2, rule="krum"),
+            r"m = 4 received models and the own one are 5, but f = 2 needs 2f \+ 3 = 7 or more",
+            "--attackers 1 or fewer, or --rule nna or trimmed_mean, or a larger --n",
+        ),
+        (
+            Choices(n=2, attackers=0, rule="multi_krum"),
+            r"2f \+ 3 = 3",
+            "--rule nna or trimmed_mean",
+        ),
+        (Choices(n=6, attackers=2, rule="nnm+krum"), r"2f \+ 3 = 7", "--attackers 1 or fewer"),
+        (
+            Choices(n=20, attackers=4, rule="krum", sample=4),
+            "m = 4 received models",
+            "leave --sample out: krum works with 10 peers of 19",
+        ),
+        (Choices(n=7, attackers=1, sample=1), "nna: m = 1 .* f = 1", "leave --sample out"),
+        (Choices(n=100, attackers=33, sample=20), "f = 16", "nna works with 60 peers of 99"),
+    ],
+)
+def test_a_rule_that_could_never_merge_is_not_signed(
+    job: Job, operator: Official, choices: Choices, said: str, hint: str
+) -> None:
+    with pytest.raises(UserError, match=f"could never merge: .*{said}") as caught:
+        issue(job, operator, choices)
+    assert caught.value.code == "GF701"
+    assert hint in str(caught.value.hint)
+
+
+def test_a_rule_with_just_enough_devices_is_signed(job: Job, operator: Official) -> None:
+    for choices in (
+        Choices(n=7, attackers=2, rule="krum"),
+        Choices(n=3, attackers=1),
+        Choices(n=1, attackers=0),
+        Choices(n=20, attackers=4, rule="collapse+nnm+krum", sample=19),
+    ):
+        assert issue(job, operator, choices).policy.n == choices.n
+
+
 def test_every_flipped_bit_of_a_policy_is_noticed(job: Job, operator: Official) -> None:
     policy = documents.next_policy(job, CHOICES, None, operator.member, NOW)
     data = documents.policy_object(policy, operator)
