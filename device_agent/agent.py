@@ -49,7 +49,7 @@ from gossipfl.identity import short_name
 from gossipfl.interfaces import Trainer
 from gossipfl.net.client import Client
 from gossipfl.net.driver import Driver
-from gossipfl.net.ports import Ports
+from gossipfl.net.ports import NodeLike, Ports
 from gossipfl.net.server import Server
 from gossipfl.net.tls import TlsFiles, client_context, server_context
 from gossipfl.net.traffic import Traffic
@@ -108,17 +108,10 @@ class Agent:
         self.device: bytes = self._identity.signer.device
         files = _tls_files(self._identity)
         self._client = Client(client_context(files), self._limits, self._traffic)
-        self._server = Server(
-            self.node.shelf,
-            self._load_object,
-            server_context(files),
-            self.node.refused,
-            self._limits,
-            self._traffic,
-        )
+        self._server = self._make_server(files)
         name = f"device {short_name(self.device)}"
         self._onlooker = Onlooker(name, self._progress, self._notifier)
-        self._driver = Driver(self.node, self._ports(), self._onlooker.hooks)
+        self._driver = Driver(self._driven(), self._ports(), self._onlooker.hooks)
         self._local = LocalServer(settings.socket, verbs(self))
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,6 +143,20 @@ class Agent:
             return _exit_code(driver)
 
     # --- parts ----------------------------------------------------------------------------------
+
+    def _make_server(self, files: TlsFiles) -> Server:
+        return Server(
+            self.node.shelf,
+            self._load_object,
+            server_context(files),
+            self.node.refused,
+            self._limits,
+            self._traffic,
+        )
+
+    def _driven(self) -> NodeLike:
+        """What the driver runs: the node."""
+        return self.node
 
     def _ports(self) -> Ports:
         return Ports(

@@ -1,11 +1,12 @@
 """Liars. Each is an honest node with a poisoned trainer, or with its answers rewritten.
 
-No attack code is in the product: a poisoned trainer sits behind the Trainer seam (it works in real
-agents too, `FoeTrainer` is the demo's liar), and an `Adversary` stands between a simulated node and
-the world, where it may know everything and lie differently to each asker.
+No attack code is in the product: a poisoned trainer sits behind the Trainer seam, and an
+`Adversary` stands between a simulated node and the world, where it may know everything and lie
+differently to each asker. Here are liars that break the protocol; what lies a model can tell is
+in `sim.attacks`, and `sim.attacks.liar` is the adversary that tells them.
 
-Attacks: inner product, "FOE" (Xie, Koyejo and Gupta 2019, arXiv 1903.03936): previous model minus
-`strength` times the honest step; sign flip; NaN; stale replay; equivocation by equal sequence
+Inner product, "FOE" (Xie, Koyejo and Gupta 2019, arXiv 1903.03936): previous model minus
+`strength` times the honest step; NaN; stale replay; equivocation by equal sequence
 numbers; forks that show odd numbers to some and even ones to others; silence; flipped bits.
 """
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 FOE_STRENGTH = 11.0
 """What the probe of the design used: one such liar among six honest turns a plain mean around."""
-FLIP_STRENGTH = 4.0  # design: "-4D"
 HEAD_BYTES = 4_096
 
 
@@ -73,39 +73,6 @@ class FoeTrainer(PoisonedTrainer):
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         step = self.honest.train(base, training, seed) - base
         return (base - np.float32(self.strength) * step).astype(np.float32)
-
-
-class SignFlipTrainer(PoisonedTrainer):
-    """The negative of the trained model: -h."""
-
-    def train(self, base: Vector, training: Training, seed: int) -> Vector:
-        return -self.honest.train(base, training, seed)
-
-
-class StaleTrainer(PoisonedTrainer):
-    """Trains once and publishes that for ever."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__(trainer)
-        self._first: Vector | None = None
-
-    def train(self, base: Vector, training: Training, seed: int) -> Vector:
-        if self._first is None:
-            self._first = self.honest.train(base, training, seed)
-        return self._first
-
-
-class NoiseTrainer(PoisonedTrainer):
-    """The honest model plus Gaussian noise of `scale` per coordinate."""
-
-    def __init__(self, trainer: Trainer, scale: float = 1.0) -> None:
-        super().__init__(trainer)
-        self.scale = scale
-
-    def train(self, base: Vector, training: Training, seed: int) -> Vector:
-        honest = self.honest.train(base, training, seed)
-        noise = np.random.default_rng(seed).normal(0.0, self.scale, honest.shape)
-        return (honest + noise).astype(np.float32)
 
 
 # --- adversaries of the simulated world ---------------------------------------------------------

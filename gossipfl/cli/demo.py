@@ -11,7 +11,6 @@ from typing import Any
 from gossipfl.cli.output import Result, palette
 from gossipfl.errors import Exit, UserError
 
-ATTACKS = ("foe", "sign-flip", "noise")
 SEED = 2  # any does; this one's shards are as uneven as most
 
 
@@ -28,7 +27,16 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--devices", type=int, default=7, metavar="N", help="all, liars included")
     parser.add_argument("--attackers", type=int, default=1, metavar="N", help="how many lie")
-    parser.add_argument("--attack", choices=ATTACKS, default="foe", help="what the liars send")
+    parser.add_argument(
+        "--attack", default="foe", metavar="NAME", help="what the liars do; `list` names them all"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="added to the lie: a share of the deviation of honest models",
+    )
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="until the summary")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="who has which digits")
     parser.add_argument(
@@ -45,14 +53,11 @@ def add_parser(subparsers: Any) -> None:
 
 def demo(args: Namespace) -> Result:
     """Check the numbers, then let `sim.demo` do it."""
-    if not 0 <= args.attackers < args.devices / 3:
-        raise UserError(
-            "GF100",
-            f"{args.attackers} liars among {args.devices} devices",
-            "any rule needs more than three devices for each liar, as 7 for 1 or 2",
-        )
-    if not 4 <= args.devices <= 40 or not 1 <= args.rounds <= 1_000:
-        raise UserError("GF100", "--devices is 4 to 40 and --rounds 1 to 1000")
+    if args.attack == "list":
+        from gossipfl.cli.scenarios import attacks
+
+        return attacks(args)
+    _check(args)
     try:
         from sim.demo.show import Plan, show
         from sim.demo.summary import data, words
@@ -65,7 +70,8 @@ def demo(args: Namespace) -> Result:
     plan = Plan(
         devices=args.devices,
         liars=args.attackers,
-        attack=args.attack,
+        attack=args.attack.replace("-", "_"),
+        noise=args.noise,
         rounds=args.rounds,
         seed=args.seed,
         folder=args.folder,
@@ -74,3 +80,24 @@ def demo(args: Namespace) -> Result:
     outcome = show(plan, palette(args, sys.stderr).paint)
     text = words(outcome, palette(args).paint) if once else ""
     return Result(data(outcome), text, Exit.OK if outcome.is_good else Exit.NO)
+
+
+def _check(args: Namespace) -> None:
+    """Raises UserError GF100 for numbers that make no fleet and for unknown attacks."""
+    if not 0 <= args.attackers < args.devices / 3:
+        raise UserError(
+            "GF100",
+            f"{args.attackers} liars among {args.devices} devices",
+            "any rule needs more than three devices for each liar, as 7 for 1 or 2",
+        )
+    if not 4 <= args.devices <= 40 or not 1 <= args.rounds <= 1_000:
+        raise UserError("GF100", "--devices is 4 to 40 and --rounds 1 to 1000")
+    if not 0.0 <= args.noise <= 100.0:
+        raise UserError("GF100", "--noise is 0 to 100")
+    from sim.attacks import attack
+
+    try:
+        attack(args.attack.replace("-", "_"))
+    except ValueError as error:
+        hint = "`gossipfl demo --attack list` says what each does"
+        raise UserError("GF100", str(error), hint) from None

@@ -26,6 +26,7 @@ class Adaptive(Attack):
     """searches the largest lie against the honest step that the rule in force still accepts"""
 
     name = "adaptive"
+    looks_honest = True
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)

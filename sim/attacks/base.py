@@ -96,6 +96,8 @@ class Attack:
     """Whether `Sight.own` is looked at; else the caller may save the training."""
     per_victim: ClassVar[bool] = False
     """Whether askers hear different models. Where models are signed that forks the chain."""
+    looks_honest: ClassVar[bool] = False
+    """Whether one such model may as well be an honest outlier's: accuracy decides, not blame."""
     is_forged: ClassVar[bool] = False
     """Whether an honest node would refuse to publish it, so that it must be put in later."""
 

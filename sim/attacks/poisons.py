@@ -28,6 +28,7 @@ class LabelFlip(Attack):
     """trains on its examples with every label y turned into classes - 1 - y"""
 
     name = "label_flip"
+    looks_honest = True
     needs_own = True
 
     def lie(self, sight: Sight) -> Vector:

@@ -64,6 +64,7 @@ class Alie(Attack):
     """a little is enough: h - 1.5 s in every coordinate, inside the honest cloud"""
 
     name = "alie"
+    looks_honest = True
 
     def lie(self, sight: Sight) -> Vector:
         return _add(sight.mean, -ALIE_DEVIATIONS, sight.spread)
@@ -89,6 +90,7 @@ class Mimic(Attack):
     """all liars copy one honest device for ever, the one that sticks out most"""
 
     name = "mimic"
+    looks_honest = True
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
@@ -171,6 +173,7 @@ class StaleReplay(Attack):
     """publishes the model of its first round again and again under new numbers"""
 
     name = "stale_replay"
+    looks_honest = True
     needs_own = True
 
     def __init__(self, **common: Any) -> None:
@@ -201,6 +204,7 @@ class FreeRider(Attack):
     """never trains: publishes some other device's model of this round as its own"""
 
     name = "free_rider"
+    looks_honest = True
 
     def lie(self, sight: Sight) -> Vector:
         models = sight.honest if sight.copies is None else sight.copies
@@ -212,6 +216,7 @@ class SelectiveSilence(Attack):
     """answers half of the askers and leaves the others waiting; what it says is honest"""
 
     name = "selective_silence"
+    looks_honest = True
     needs_own = True
 
     def lie(self, sight: Sight) -> Vector:
@@ -225,6 +230,7 @@ class SlowDrip(Attack):
     """h plus 0.3 s, always in the direction that undoes the fleet's first step"""
 
     name = "slow_drip"
+    looks_honest = True
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)

@@ -33,7 +33,7 @@ def run(args: Namespace) -> Figures:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="gossipfl-bench-") as name, Children() as children:
         place = settle(job, Path(name), shipped_bundle("digits-mlp"), free_ports(1, progress))[0]
-        children.start(place.name, command(place, ""), place.folder / "agent.log")
+        children.start(place.name, command(place), place.folder / "agent.log")
         until = time.monotonic() + START_S
         while ask(place) is None:
             if time.monotonic() > until:

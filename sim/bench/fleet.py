@@ -57,7 +57,7 @@ def run(args: Namespace) -> Figures:
         agents: list[tuple[float, Place, Child]] = []
         for place in places:
             offset = time.monotonic() - began
-            words = _no_ride(place) if args.no_ride else command(place, "")
+            words = _no_ride(place) if args.no_ride else command(place)
             child = children.start(place.name, words, place.folder / "agent.log")
             agents.append((offset, place, child))
         statuses = _wait(agents)

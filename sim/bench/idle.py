@@ -38,7 +38,7 @@ def run(args: Namespace) -> Figures:
         ports = free_ports(DEVICES, progress)
         places = settle(job, Path(name), shipped_bundle(BUNDLE), ports)
         agents = [
-            (place, children.start(place.name, command(place, ""), place.folder / "agent.log"))
+            (place, children.start(place.name, command(place), place.folder / "agent.log"))
             for place in places
         ]
         progress(f"{DEVICES} agents at LAN pace do one round first (up to {START_S:g} s)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from device_agent.trainer import OnnxTrainer
 from gossipfl.bundle.archive import Bundle
 from gossipfl.errors import UserError
 from gossipfl.interfaces import Trainer
+from sim.attacks import Attack, attack
 from sim.demo.places import Place
 
 BUNDLES = Path(gossipfl.__file__).parent / "bundles"
@@ -26,11 +28,31 @@ def shipped_bundle(name: str) -> Path:
     return BUNDLES / f"{name}.gfl"
 
 
-def command(place: Place, attack: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """What the liars of a demo do, and what they know of the fleet that they lie to."""
+
+    attack: str
+    noise: float = 0.0
+    rule: str = "nna"
+    f: int = 1
+    liars: int = 1
+    seed: int = 0
+
+    def conspiracy(self) -> Attack:
+        return attack(self.attack, self.noise, self.rule, self.f, self.seed)
+
+    def words(self, number: int) -> list[str]:
+        """Arguments of `python -m sim.demo.liar` for one of the liars."""
+        told = {**asdict(self), "number": number}
+        return [word for key, value in told.items() for word in (f"--{key}", str(value))]
+
+
+def command(place: Place, lie: Lie | None = None) -> list[str]:
     """Arguments for the interpreter: the product's agent, or for a liar the poisoned one."""
     config = ["--config", str(place.config)]
-    if place.is_liar:
-        return ["-m", "sim.demo.liar", *config, "--attack", attack]
+    if lie is not None and place.liar is not None:
+        return ["-m", "sim.demo.liar", *config, *lie.words(place.liar)]
     return ["-m", "gossipfl", "run", *config]
 
 

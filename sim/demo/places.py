@@ -61,7 +61,11 @@ class Place:
     config: Path
     socket: Path
     port: int
-    is_liar: bool
+    liar: int | None = None  # which of the liars it is, from 0 on
+
+    @property
+    def is_liar(self) -> bool:
+        return self.liar is not None
 
 
 @contextlib.contextmanager
@@ -129,10 +133,17 @@ def free_ports(count: int, say: Callable[[str], None], first: int = PORT) -> lis
     return found
 
 
-def settle(job: Job, folder: Path, shipped: Path, ports: Sequence[int]) -> list[Place]:
+def settle(
+    job: Job,
+    folder: Path,
+    shipped: Path,
+    ports: Sequence[int],
+    poison: Callable[[Examples], Examples] = lambda examples: examples,
+) -> list[Place]:
     """The fleet, its signed job, and keys, data and config of every device.
 
-    The fleet's own folder is `folder`/fleet; `shipped` is the bundle that its operator signs.
+    The fleet's own folder is `folder`/fleet; `shipped` is the bundle that its operator signs;
+    `poison` makes a liar's examples what its attack wants.
     """
     fleet = make_fleet(folder / "fleet", "demo")
     bundle, policy = sign_job(job, fleet.operator().load(), shipped, folder)
@@ -140,10 +151,11 @@ def settle(job: Job, folder: Path, shipped: Path, ports: Sequence[int]) -> list[
     brightest = job.input_max / read_path(shipped).manifest.preprocessing.scale
     parts, test = shards(job)
     places = []
+    honest = job.devices - job.liars
     for number, (part, port) in enumerate(zip(parts, ports, strict=True)):
         home = folder / f"device-{number + 1}"
         device = enrol_local(fleet, home).load().signer.device
-        write_data(home / "data", part, test, brightest)
+        write_data(home / "data", part if number < honest else poison(part), test, brightest)
         # Two static seeds each beside mDNS: enough to find everybody through address records.
         seeds = [f"127.0.0.1:{ports[(number + step) % len(ports)]}" for step in (1, 2)]
         settings = {
@@ -164,7 +176,7 @@ def settle(job: Job, folder: Path, shipped: Path, ports: Sequence[int]) -> list[
                 config=home / "config.toml",
                 socket=home / "agent.sock",
                 port=port,
-                is_liar=number >= job.devices - job.liars,
+                liar=number - honest if number >= honest else None,
             )
         )
     return places

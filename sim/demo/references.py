@@ -18,6 +18,7 @@ from gossipfl.aggregation import RuleError, merge_step
 from gossipfl.interfaces import Trainer
 from gossipfl.messages import Training
 from gossipfl.parameters import Vector
+from sim.attacks import Attack, Sight
 
 HOW = (
     "computed in the demo's own process: same bundle, shards, liar, rounds and trainer; "
@@ -46,17 +47,23 @@ def undefended(
     training: Training,
     rounds: int,
     seed: int,
+    lie: Attack,
 ) -> Accuracies:
-    """The same job with plain mean and nobody shut out."""
-    everybody = [*honest, *liars]
-    # The plain mean of the same models is the same everywhere, so one base stands for all.
-    base = everybody[0].initial
+    """The same job with plain mean and nobody shut out. All are told the same lie: the mean of
+    the same models is the same everywhere, so one base stands for all."""
+    base = honest[0].initial
     for number in range(rounds):
-        published = [t.train(base, training, seed + number) for t in everybody]
+        published = [t.train(base, training, seed + number) for t in honest]
+        seen = Sight(np.stack(published), base, base, base, number, attackers=len(liars))
+        for index, trainer in enumerate(liars):
+            own = trainer.train(base, training, seed + number)
+            told = lie.vector(seen.of(own, base).at(index))
+            published += [] if told is None else [told]
         try:
             base = merge_step("mean", published[0], published[1:], 0).parameters
         except RuleError:
-            break  # the liar's numbers overflowed: what was ruined before stays ruined
+            # What is no number ruins every model that it is averaged into.
+            return Accuracies(0.0, 0.0)
     return summarise([_accuracy(trainer, base) for trainer in honest])
 
 

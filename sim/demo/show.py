@@ -14,8 +14,8 @@ from types import FrameType
 from gossipfl.bundle.archive import read_path
 from gossipfl.errors import UserError
 from gossipfl.messages import Training
-from sim.demo.agents import ask, command, shipped_bundle, trainers
-from sim.demo.attacks import ATTACKS, IN_WORDS
+from sim.attacks import in_words
+from sim.demo.agents import Lie, ask, command, shipped_bundle, trainers
 from sim.demo.places import Job, Place, free_ports, own_folder, settle
 from sim.demo.processes import Child, Children
 from sim.demo.references import undefended
@@ -38,10 +38,16 @@ class Plan:
     devices: int
     liars: int
     attack: str
+    noise: float
     rounds: int
     seed: int
     folder: Path
     once: bool
+
+    def lie(self, job: Job) -> Lie:
+        """What the liars are told."""
+        assumed = job.liars if job.assumed is None else job.assumed
+        return Lie(self.attack, self.noise, job.rule, assumed, max(1, job.liars), self.seed)
 
 
 @dataclass(slots=True)
@@ -53,6 +59,7 @@ class Stage:
     screen: Screen
     children: Children
     began: float
+    lie: Lie
 
     def say(self, text: str) -> None:
         self.screen.say(text)
@@ -77,7 +84,7 @@ def show(plan: Plan, paint: Paint) -> Outcome:
     )
     signal.signal(signal.SIGTERM, _interrupt)
     with own_folder(plan.folder) as folder, Children() as children:
-        stage = Stage(plan, job, Screen(sys.stderr, paint), children, began)
+        stage = Stage(plan, job, Screen(sys.stderr, paint), children, began, plan.lie(job))
         watch = start(stage, folder)
         learn(stage, watch)
         outcome = conclude(stage, watch)
@@ -93,23 +100,25 @@ def start(stage: Stage, folder: Path) -> Watch:
     honest = job.devices - job.liars
     stage.say(f"1/3 making a fleet of {job.devices} devices in {folder}/ ({honest} honest)")
     ports = free_ports(job.devices, stage.say)
-    places = settle(job, folder, shipped_bundle(BUNDLE), ports)
+    poison = stage.lie.conspiracy().poison
+    places = settle(job, folder, shipped_bundle(BUNDLE), ports, poison)
     fleet = []
     for place in places:
-        child = launch(stage.children, place, stage.plan.attack)
+        child = launch(stage.children, place, stage.lie)
         fleet.append(Watched(place, child))
     for watched in fleet:
         if watched.place.is_liar:
-            lie = IN_WORDS[stage.plan.attack]
-            stage.say(f"    {watched.place.name} is a liar: it {lie}")
+            lie = in_words(stage.plan.attack)
+            noise = f", with noise of {stage.plan.noise:g} s" if stage.plan.noise else ""
+            stage.say(f"    {watched.place.name} is a liar; {stage.plan.attack}: {lie}{noise}")
     stage.say(f"    keys, certificates, data and processes ready after {stage.now:.1f} s")
     return Watch(fleet, ask)
 
 
-def launch(children: Children, place: Place, attack: str) -> Child:
+def launch(children: Children, place: Place, lie: Lie) -> Child:
     """One device's process: the product's own agent, or an agent with a poisoned trainer."""
     return children.start(
-        place.name, command(place, attack), place.folder / "agent.log", {"NO_COLOR": "1"}
+        place.name, command(place, lie), place.folder / "agent.log", {"NO_COLOR": "1"}
     )
 
 
@@ -151,8 +160,9 @@ def conclude(stage: Stage, watch: Watch) -> Outcome:
     stage.say("3/3 for comparison: the same job with plain mean and no defence")
     bundle = read_path(shipped_bundle(BUNDLE))
     honest = trainers(bundle, [w.place for w in watch.honest])
-    liars = [ATTACKS[attack](t) for t in trainers(bundle, [w.place for w in watch.liars])]
-    accuracies = undefended(honest, liars, job.training, job.rounds, job.seed)
+    liars = trainers(bundle, [w.place for w in watch.liars])
+    lie = stage.lie.conspiracy()
+    accuracies = undefended(honest, liars, job.training, job.rounds, job.seed, lie)
     return Outcome(
         honest=watch.honest,
         liars=watch.liars,
@@ -160,6 +170,7 @@ def conclude(stage: Stage, watch: Watch) -> Outcome:
         rounds=job.rounds,
         seconds_run=stage.now,
         attack=attack,
+        must_be_caught=not lie.looks_honest,
     )
 
 
@@ -204,7 +215,7 @@ def _revive(stage: Stage, watch: Watch) -> None:
         elif watched.died_at is None:
             watched.died_at = stage.now
         elif stage.now - watched.died_at > RESTART_S:
-            watched.child = launch(stage.children, watched.place, stage.plan.attack)
+            watched.child = launch(stage.children, watched.place, stage.lie)
             watched.restarts += 1
             watched.died_at = None
 

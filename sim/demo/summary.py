@@ -25,6 +25,7 @@ class Outcome:
     rounds: int
     seconds_run: float
     attack: str
+    must_be_caught: bool = True  # False: the lie looks like an honest model, accuracy decides
 
     @property
     def together(self) -> Accuracies:
@@ -50,13 +51,19 @@ class Outcome:
     def is_liar_quarantined(self) -> bool:
         """Most honest devices shut out each liar; no honest device was shut out by most."""
         majority = len(self.honest) // 2 + 1
-        return all(len(w.quarantined_by) >= majority for w in self.liars) and all(
-            len(w.quarantined_by) < majority for w in self.honest
-        )
+        caught = all(len(w.quarantined_by) >= majority for w in self.liars)
+        return caught and not self.is_honest_quarantined
+
+    @property
+    def is_honest_quarantined(self) -> bool:
+        """Most honest devices shut out one of them."""
+        majority = len(self.honest) // 2 + 1
+        return any(len(w.quarantined_by) >= majority for w in self.honest)
 
     @property
     def is_good(self) -> bool:
-        return self.has_converged and self.is_liar_quarantined
+        caught = self.is_liar_quarantined or not self.must_be_caught
+        return self.has_converged and caught and not self.is_honest_quarantined
 
 
 def data(outcome: Outcome) -> dict[str, Any]:
@@ -125,6 +132,8 @@ def words(outcome: Outcome, paint: Paint) -> str:
 def _verdict(liar: Watched, outcome: Outcome) -> str:
     name, count = liar.place.name, len(outcome.honest)
     if not liar.quarantined_by:
+        if not outcome.must_be_caught:
+            return f"the liar {name} was not quarantined: what it sends looks honest"
         return f"the liar {name} was NOT quarantined"
     at, why = min(liar.quarantined_by.values())
     return (

@@ -28,8 +28,21 @@ class Row:
     is_quarantined: bool
 
 
-COLUMNS = ("device", "state", "round", "accuracy", "alone", "reputation", "peers", "sent", "note")
-WIDTHS = (10, 11, 5, 8, 6, 10, 5, 9)
+COLUMNS = {
+    "device": 9,
+    "state": 10,
+    "round": 5,
+    "accuracy": 8,
+    "alone": 5,
+    "reputation": 10,
+    "peers": 5,
+    "sent": 8,
+}
+"""Widths; behind them comes the note."""
+DROPPED_FIRST = ("sent", "peers", "alone", "state")
+"""Where the screen is too narrow for the longest note, the next of these goes."""
+NOTE_MAX = 40  # a longer note is cut off: an error's whole text is in the log
+GAP = "  "
 
 
 def size(count: float) -> str:
@@ -48,23 +61,35 @@ def share(value: float | None) -> str:
 
 def lines(rows: Sequence[Row], paint: Paint, width: int = 100) -> list[str]:
     """The table as text, one line per device below its title line."""
-    title = "  ".join(f"{name:<{w}}" for name, w in zip(COLUMNS, (*WIDTHS, 0), strict=True))
-    return [paint(title.rstrip(), "bold"), *(_line(row, paint, width) for row in rows)]
+    longest = max((len(row.note) for row in rows), default=0)
+    shown = _columns(width, min(longest, NOTE_MAX))
+    title = GAP.join(f"{name:<{w}}" for name, w in shown.items()) + f"{GAP}note"
+    return [paint(title[:width].rstrip(), "bold"), *(_line(r, paint, width, shown) for r in rows)]
 
 
-def _line(row: Row, paint: Paint, width: int) -> str:
-    cells = (
-        row.device,
-        row.state,
-        str(row.round),
-        share(row.accuracy),
-        share(row.alone),
-        "-" if row.reputation is None else f"{row.reputation:.2f}",
-        str(row.peers),
-        size(row.sent),
-    )
-    head = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, WIDTHS, strict=True))
-    text = f"{head}  {row.note}"[:width].rstrip()
+def _columns(width: int, note: int) -> dict[str, int]:
+    """Those that leave room for a note of this length."""
+    shown = dict(COLUMNS)
+    for name in DROPPED_FIRST:
+        if sum(shown.values()) + len(GAP) * len(shown) + note <= width:
+            break
+        del shown[name]
+    return shown
+
+
+def _line(row: Row, paint: Paint, width: int, shown: dict[str, int]) -> str:
+    cells = {
+        "device": row.device,
+        "state": row.state,
+        "round": str(row.round),
+        "accuracy": share(row.accuracy),
+        "alone": share(row.alone),
+        "reputation": "-" if row.reputation is None else f"{row.reputation:.2f}",
+        "peers": str(row.peers),
+        "sent": size(row.sent),
+    }
+    head = GAP.join(f"{cells[name]:<{w}}" for name, w in shown.items())
+    text = f"{head}{GAP}{row.note}"[:width].rstrip()
     if row.is_quarantined:
         return paint(text, "red")
     if row.is_liar:

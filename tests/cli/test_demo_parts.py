@@ -19,9 +19,9 @@ import pytest
 from gossipfl.bundle.archive import read_path
 from gossipfl.errors import Exit, UserError
 from gossipfl.messages import Training
+from sim.attacks import attack
 from sim.demo import places
-from sim.demo.agents import command, shipped_bundle, trainers
-from sim.demo.attacks import ATTACKS
+from sim.demo.agents import Lie, command, shipped_bundle, trainers
 from sim.demo.places import Job, Place, free_ports, own_folder, settle, shards
 from sim.demo.processes import Children
 from sim.demo.references import Accuracies, summarise, undefended
@@ -98,16 +98,23 @@ def test_each_device_has_its_own_keys_and_a_config_that_the_agent_accepts(
 
 
 def test_only_the_liar_is_started_by_demo_code(settled: list[Place]) -> None:
-    assert command(settled[0], "foe")[:3] == ["-m", "gossipfl", "run"]
-    assert command(settled[-1], "foe")[:2] == ["-m", "sim.demo.liar"]
+    lie = Lie("foe", noise=0.3)
+    assert command(settled[0], lie)[:3] == ["-m", "gossipfl", "run"]
+    words = command(settled[-1], lie)
+    assert words[:2] == ["-m", "sim.demo.liar"]
+    assert " ".join(words).endswith(
+        "--attack foe --noise 0.3 --rule nna --f 1 --liars 1 --seed 0 --number 0"
+    )
 
 
 def test_a_fleet_without_a_defence_is_ruined_by_one_liar(settled: list[Place]) -> None:
     bundle = read_path(shipped_bundle("digits-mlp"))
     honest = trainers(bundle, settled[:6])
-    liars = [ATTACKS["foe"](trainer) for trainer in trainers(bundle, settled[6:])]
-    ruined = undefended(honest, liars, Training(learning_rate=0.05, momentum=0.9), 6, 1)
-    clean = undefended(honest, [], Training(learning_rate=0.05, momentum=0.9), 6, 1)
+    liars = trainers(bundle, settled[6:])
+    training = Training(learning_rate=0.05, momentum=0.9)
+    ruined = undefended(honest, liars, training, 6, 1, attack("foe"))
+    clean = undefended(honest, [], training, 6, 1, attack("foe"))
+    assert undefended(honest, liars, training, 2, 1, attack("nan")) == Accuracies(0.0, 0.0)
     assert clean.mean > 0.7
     assert ruined.mean < 0.4
 
@@ -200,11 +207,21 @@ def row(**changes: Any) -> Row:
 
 
 def test_the_table_has_a_line_for_each_device_and_fits_the_screen() -> None:
-    table = lines([row(), row(note="x" * 300)], plain, width=100)
+    table = lines([row(), row(note="x" * 300)], plain, width=120)
     assert len(table) == 3
     assert "0.900" in table[1]
     assert "1.2 MB" in table[1]
-    assert all(len(line) <= 100 for line in table)
+    assert all(len(line) <= 120 for line in table)
+
+
+@pytest.mark.parametrize("width", [64, 80, 100, 200])
+def test_a_note_is_never_cut_off(width: int) -> None:
+    """Columns that matter less make way for it; the name, round and accuracy stay."""
+    table = lines([row(note="quarantined by 6 of 6", accuracy=0.923), row()], plain, width=width)
+    assert table[1].endswith("quarantined by 6 of 6")
+    assert "abcd-efgh" in table[1]
+    assert "0.923" in table[1]
+    assert ("MB" in table[1]) == (width >= 100)
 
 
 def test_without_a_terminal_there_are_plain_lines_and_no_repeats() -> None:
@@ -240,7 +257,7 @@ class Fleet:
         watched = []
         for number in range(7):
             name = f"d{number}"
-            place = Place(name, name, tmp_path, tmp_path, tmp_path, 1, number == 6)
+            place = Place(name, name, tmp_path, tmp_path, tmp_path, 1, 0 if number == 6 else None)
             watched.append(Watched(place, FakeChild()))  # type: ignore[arg-type]
             self.statuses[name] = {
                 "phase": "idle",
@@ -369,7 +386,13 @@ def test_nothing_measured_is_not_a_success() -> None:
 
 @pytest.mark.parametrize(
     "argv",
-    [("--attackers", "3"), ("--devices", "2"), ("--rounds", "0"), ("--attack", "bribery")],
+    [
+        ("--attackers", "3"),
+        ("--devices", "2"),
+        ("--rounds", "0"),
+        ("--attack", "bribery"),
+        ("--noise", "-1"),
+    ],
 )
 def test_numbers_that_make_no_fleet_are_wrong_use(gossipfl: Call, argv: tuple[str, ...]) -> None:
     code, _, err = gossipfl("demo", *argv)

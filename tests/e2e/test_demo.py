@@ -71,6 +71,23 @@ def test_six_devices_learn_together_and_the_liar_is_caught(tmp_path: Path) -> No
     assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
 
 
+@pytest.mark.parametrize(("attack", "why"), [("equivocation", "prove"), ("nan", "not finite")])
+def test_liars_that_need_more_than_a_trainer_are_real_agents_too(
+    tmp_path: Path, attack: str, why: str
+) -> None:
+    """One shows two chains of heads, one publishes what its own node would refuse."""
+    words = ("--attack", attack, "--devices", "5", "--rounds", "6")
+    demo = start(tmp_path, "--once", "--json", *words)
+    out, err = demo.communicate(timeout=RUN_S)
+    data = json.loads(out.splitlines()[-1])["data"]
+    *honest, liar = data["devices"]
+    assert liar["quarantined_by"] == 4, err[-3000:]
+    assert why in liar["reason"]
+    assert not any(device["quarantined"] for device in honest)
+    assert data["together_accuracy"]["worst"] > data["alone_accuracy"]["mean"]
+    assert agents_below(tmp_path) == []
+
+
 def test_ctrl_c_stops_every_agent_and_a_busy_port_is_said_aloud(tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", PORT)) if _is_free(PORT) else socket.socket():
         demo = start(tmp_path, "--devices", "4", "--attackers", "1")
