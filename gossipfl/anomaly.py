@@ -29,12 +29,22 @@ PEERS_MIN = 4  # below that a median means nothing
 FAR_RATIO = 3.0
 """An outlier is at least so many times the median distance: as the first probes, and never less."""
 GAP_MIN = 1.5
-GAP_POWER = 0.75
+GAP_POWER = 1.0
 """And so many times as far as the farthest that is none; or, where these spread wider, by this
-power of what the farthest of them exceeds the median by. In 15 honest histories of 20 devices
-(digits, Dirichlet 0.1 to IID) no pair of devices was ever wrong; with a power of a half 3 of 5,700
-were, with 1 a fifth of the liars under skew stayed unseen."""
-AGAINST = -0.3  # a cosine below is "the other way": guess
+power of what the farthest of them exceeds the median by. In 32 honest fleets of 20 devices (digits,
+softmax and MLP, Dirichlet 0.1 to IID, 40 lock-step rounds) and 104 beside liars, 4 of 1,000 honest
+pairs were ever wrong, all at Dirichlet 0.1; with 0.75 three times as many."""
+BACKWARD_SPREADS = 2.5
+BACKWARD = -0.05
+SPREAD_MIN = 0.1
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
+BACKWARD_PEERS_MIN = 6
+"""Backward is who steps against the merge (a cosine below BACKWARD) and lies so many spreads below
+the median and one below the next; the spread is that of the fleet's own cosines (median absolute
+deviation times 1.48, at least SPREAD_MIN), of so many peers or more. In the same fleets this finds
+nine in ten inner product liars at Dirichlet 0.1, where distance finds one in five; with 3 spreads
+half of them. A fixed bound would silence a third of the honest there."""
+AGAINST = -0.3  # a model whose cosine with the merge is below points the other way: guess
 WITH_MERGE = 0.5
 """Where models have this cosine with the merge at the median, one that points the other way is an
 outlier at any distance. Models share a base, so honest ones do not oppose it (same histories)."""
@@ -245,6 +255,25 @@ def opposed(cosines: Sequence[float], most: int) -> set[int]:
         return set()
     found = {i for i, cosine in enumerate(cosines) if cosine < AGAINST}
     return found if len(found) <= most else set()
+
+
+def backward(cosines: Sequence[float], most: int) -> set[int]:
+    """The rows whose steps go against the merge's, far below what the fleet's spread explains: at
+    most `most`, below the widest gap."""
+    m = len(cosines)
+    if m < BACKWARD_PEERS_MIN or most < 1:
+        return set()
+    order = sorted(range(m), key=lambda i: -cosines[i])
+    half = (m - 1) // 2
+    middle = sorted(cosines)[half]
+    spread = max(SPREAD_MIN, MAD_TO_SIGMA * sorted(abs(c - middle) for c in cosines)[half])
+    best, cut = spread, m
+    for first in range(max(m - most, half + 1), m):
+        inner, outer = cosines[order[first - 1]], cosines[order[first]]
+        low = min(BACKWARD, middle - BACKWARD_SPREADS * spread)
+        if outer <= low and inner - outer >= best:
+            best, cut = inner - outer, first
+    return set(order[cut:])
 
 
 def named(traits: Traits, largest_norm: float) -> Cause:

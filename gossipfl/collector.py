@@ -68,8 +68,7 @@ class Collector:
         self.rule = policy.rule
         # Who is condemned by proof was one of the assumed attackers. Not so who is in quarantine:
         # an honest outlier may be, and then the rule would stand against too few.
-        condemned = len({device for device, _ in self._core.evidence})
-        attackers = min(max(0, policy.attackers - condemned), live)
+        attackers = min(max(0, policy.attackers - self._core.condemned), live)
         # From the live, not from the policy's n: with fewer honest ones the same attackers are a
         # greater share, and a sample drawn for all of them is too small for its f.
         self.sample, self.f = plan(

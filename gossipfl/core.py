@@ -197,6 +197,11 @@ class Core:
         if known is not None and known.member.tls is not None:
             self.emit(CutOff(device, known.member.tls))
 
+    @property
+    def condemned(self) -> int:
+        """How many devices are proven liars: each was one of the attackers that are assumed."""
+        return len({device for device, _ in self.evidence})
+
     def is_barred(self, device: bytes) -> bool:
         """Condemned by evidence, revoked, or enrolled again under another key."""
         return self.reputation.is_condemned(device) or self.roster.is_over(device)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gossipfl.anomaly import CROWD_MIN, Cause, Traits, apart, named, opposed
+from gossipfl.anomaly import CROWD_MIN, Cause, Traits, apart, backward, named, opposed
 from gossipfl.errors import Fault
 from gossipfl.standing import (
     COST,
@@ -26,6 +26,7 @@ from gossipfl.standing import (
     dump,
     load,
     reasons,
+    remember,
     stood_apart,
 )
 
@@ -100,8 +101,10 @@ class Reputation:
     def merged(
         self, pull: Mapping[bytes, Seen], attackers: int, now: float
     ) -> list[tuple[bytes, str]]:
-        """After a merge of ours: every peer that was in it. `attackers`: assumed among all peers
-        that are not shut out. Returns who goes into quarantine, and the reasons."""
+        """After a merge of ours: every peer that was in it. `attackers`: how many may stand apart,
+        those assumed and not yet proven. Who is in quarantine still leaves room for others: it may
+        be honest, and then the liars are all still there. Returns who goes into quarantine, and the
+        reasons."""
         self._merges += 1
         for device, standing in self._standings.items():
             if device not in pull:
@@ -111,7 +114,7 @@ class Reputation:
         typical = distances[(len(distances) - 1) // 2] if distances else 0.0
         for device, seen in pull.items():
             self._take(self.of(device), seen, typical)
-        outliers = self._outliers(attackers, now)
+        outliers, astray = self._outliers(attackers, now)
         even = 1.0 / (len(pull) + 1)
         norms = [s.traits.norm for d, s in pull.items() if s.traits and d not in outliers]
         found = []
@@ -119,10 +122,12 @@ class Reputation:
             standing = self.of(device)
             if seen.traits is None or standing.merges <= GRACE_MERGES:
                 continue
-            is_apart = device in outliers and seen.influence < COUNTED * even
-            cause = named(seen.traits, max(norms, default=0.0)) if is_apart else None
+            cause = None
+            if device in outliers and seen.influence < COUNTED * even:
+                cause = named(seen.traits, max(norms, default=0.0))
+                cause = Cause.DIRECTION if device in astray else cause
             _judge(standing, seen.traits, cause)
-            if standing.outlying >= QUARANTINE_AT and not self.is_quarantined(device, now):
+            if standing.outlying >= QUARANTINE_AT and self._has_room(device, now):
                 words = self._quarantine(standing, *stood_apart(standing), now)
                 if words is not None:
                     found.append((device, words))
@@ -140,15 +145,18 @@ class Reputation:
         if traits is None:
             return
         standing.contributed += traits.share
-        keep = SMOOTHING if standing.spread is not None else 0.0
-        standing.alike = keep * standing.alike + (1 - keep) * traits.alike
-        if typical > 0.0 and traits.distance > 0.0:
-            spread = math.log(traits.distance / typical)
-            standing.spread = keep * (standing.spread or 0.0) + (1 - keep) * spread
+        remember(standing, traits, typical)
 
-    def _outliers(self, attackers: int, now: float) -> set[bytes]:
+    def _has_room(self, device: bytes, now: float) -> bool:
+        """May it be shut out for standing apart? Never the majority: they may be right."""
+        if self.is_quarantined(device, now):
+            return False
+        out = sum(self.is_quarantined(d, now) for d, s in self._standings.items() if s.merges)
+        return 2 * (out + 1) <= sum(s.merges > 0 for s in self._standings.values())
+
+    def _outliers(self, attackers: int, now: float) -> tuple[set[bytes], set[bytes]]:
         """Who stands apart from all peers that we know, by what it was like over time: one pull is
-        too small to know how far honest devices spread."""
+        too small to know how far honest devices spread. Second, who of them goes the other way."""
         known = [
             (device, standing)
             for device, standing in self._standings.items()
@@ -157,8 +165,9 @@ class Reputation:
             and not self.is_quarantined(device, now)
         ]
         far = apart([math.exp(standing.spread or 0.0) for _, standing in known], attackers)
-        other_way = opposed([standing.alike for _, standing in known], attackers)
-        return {known[i][0] for i in far | other_way}
+        astray = opposed([standing.alike for _, standing in known], attackers)
+        astray |= backward([standing.towards for _, standing in known], attackers)
+        return {known[i][0] for i in far | astray}, {known[i][0] for i in astray}
 
     # --- quarantine ------------------------------------------------------------------------
 
@@ -224,10 +233,6 @@ class Reputation:
         if standing.quarantined_until and now >= standing.quarantined_until:
             self._readmit(standing)
         return standing.quarantined_until > now
-
-    def excluded(self, now: float) -> int:
-        """How many peers are condemned or in quarantine."""
-        return sum(self.is_quarantined(device, now) for device in self._standings)
 
     def weight(self, device: bytes, now: float) -> float:
         """Sampling weight, 0 to 1: 0 in quarantine, 1 for newcomers and the faultless."""

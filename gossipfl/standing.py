@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gossipfl.anomaly import OF_FAULT, Cause
+from gossipfl.anomaly import OF_FAULT, Cause, Traits
 from gossipfl.errors import Fault
 from gossipfl.wire import pack, unpack
 
@@ -49,15 +49,18 @@ SHOWN_BELOW = 0.85  # a score above is no suspicion worth a word: guess
 SCORE_FLOOR = 0.05  # a peer in disfavour is still heard now and then, so that it can recover
 EVIDENCE_FLOOR = 0.02  # design: the least sampling weight
 NAMED_AT = 2.0  # evidence from which a peer is called suspect: the first that costs it weight
-SMOOTHING = 0.7  # of a peer's distance and direction over its merges: remembers about three
+SMOOTHING = 0.7  # of a peer's distance and model over its merges: remembers about three
+SMOOTHING_TOWARDS = 0.85
+"""Of where its steps go: remembers about seven, because one step says little (the same fleets as
+`anomaly.GAP_POWER`)."""
 LOOKS = {
-    Cause.DIRECTION: "its updates point the other way",
+    Cause.DIRECTION: "its updates go the other way",
     Cause.NORM: "its updates are larger than all others'",
     Cause.FAR: "its updates lie apart from all others'",
 }
 ENTRIES_MAX = 8  # guess: what a person reads; the agent's log has all
 BYTES_MAX = 64 * 1024 * 1024
-FORM = 2  # of the durable form; a newer one is dropped, form 1 had no number
+FORM = 3  # of the durable form; others are dropped but form 1, which had no number
 
 
 class Entry(NamedTuple):
@@ -88,7 +91,8 @@ class Standing:
     ratio: float | None = None  # last distance to us over the median distance of that pull
     merges: int = 0
     spread: float | None = None  # decayed mean of ln(distance to the merge / the pull's median)
-    alike: float = 1.0  # decayed mean cosine with the merge
+    alike: float = 1.0  # decayed mean cosine of its models with the merge
+    towards: float = 0.0  # decayed mean cosine of its steps with the merge's
     outlying: float = 0.0  # evidence: up with each merge in which it stood apart, else down
     crowded: float = 0.0  # evidence: up with each merge in which it had near copies, else down
     causes: dict[Cause, float] = field(default_factory=dict)  # what its outlying looked like
@@ -99,6 +103,19 @@ class Standing:
     why: str = ""
     entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=ENTRIES_MAX))
     suspicion: Suspicion | None = None  # by conduct; not kept over a restart
+
+
+def remember(standing: Standing, traits: Traits, typical: float) -> None:
+    """One more merge of it. `typical`: the pull's median distance. Means begin as plain ones."""
+    count = standing.merges if standing.spread is not None else 1
+    plain = (count - 1) / count
+    keep = min(SMOOTHING, plain)
+    standing.alike = keep * standing.alike + (1 - keep) * traits.alike
+    if typical > 0.0 and traits.distance > 0.0:
+        spread = math.log(traits.distance / typical)
+        standing.spread = keep * (standing.spread or 0.0) + (1 - keep) * spread
+    keep = min(SMOOTHING_TOWARDS, plain)
+    standing.towards = keep * standing.towards + (1 - keep) * traits.towards
 
 
 Reason = tuple[float, Cause | None, str]
@@ -133,16 +150,16 @@ def stood_apart(standing: Standing) -> tuple[Cause, str]:
     """What its outlying looked like, of late."""
     cause = max(standing.causes, key=lambda c: standing.causes[c], default=Cause.FAR)
     times = math.exp(standing.spread or 0.0)
-    return cause, (
-        f"{LOOKS[cause]}: {times:.1f}x as far from the merge as a typical one, and without a part "
-        "in it, merge after merge"
-    )
+    figures = f"{times:.1f}x as far from the merge as a typical one"
+    if cause is Cause.DIRECTION:
+        figures = f"a cosine of {standing.towards:+.2f} with the merges' steps, {figures}"
+    return cause, f"{LOOKS[cause]}: {figures}, and without a part in it, merge after merge"
 
 
 def _crowded(standing: Standing) -> tuple[Cause, str]:
     return Cause.COLLUSION, (
-        "its updates are more alike those of two or more others than honest ones ever are: "
-        "they collude, or copy it"
+        "its updates are more alike those of two or more others than most are: they collude, or "
+        "copy it, or have nearly the same data"
     )
 
 
@@ -162,7 +179,7 @@ class _Saved1(msgspec.Struct, array_like=True):
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    """Form 2: what is left of a quarantine, not its instant; clocks begin anew."""
+    """The form of now: what is left of a quarantine, not its instant; clocks begin anew."""
 
     device: bytes
     score: float
@@ -173,6 +190,7 @@ class _Saved(msgspec.Struct, array_like=True):
     merges: int
     spread: float | None
     alike: float
+    towards: float
     outlying: float
     crowded: float
     causes: dict[Cause, float]
@@ -186,6 +204,7 @@ class _Saved(msgspec.Struct, array_like=True):
 
 _KEPT = (
     *("score", "faults", "influence", "contributed", "served", "merges", "spread", "alike"),
+    "towards",
     *("outlying", "crowded", "causes", "quarantines", "condemned", "cause", "why"),
 )
 

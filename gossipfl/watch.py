@@ -78,7 +78,7 @@ class Watch:
                 self._compare(entry, traits.twin, entries)
         policy = core.job.policy
         assumed = policy.attackers if policy is not None else 0
-        attackers = max(0, assumed - core.reputation.excluded(core.now))
+        attackers = max(0, assumed - core.condemned)
         for device, reason in core.reputation.merged(pull, attackers, core.now):
             core.quarantined(device, reason)
 

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from gossipfl.anomaly import (
     AGAINST,
+    BACKWARD,
     CROWD_PEERS_MIN,
     FAR_RATIO,
     OF_FAULT,
     Cause,
     Traits,
     apart,
+    backward,
     measure,
     named,
     opposed,
@@ -206,6 +208,34 @@ def test_devices_of_one_kind_are_never_apart(seed: int, count: int) -> None:
 )
 def test_who_is_opposed(cosines: list[float], most: int, out: set[int]) -> None:
     assert opposed(cosines, most) == out
+
+
+@pytest.mark.parametrize(
+    ("cosines", "most", "out"),
+    [
+        ([0.5, 0.6, 0.4, 0.5, 0.5, -0.6], 1, {5}),  # an inner product liar in a like fleet
+        ([0.5, 0.6, -0.6, 0.4, 0.5, 0.5, -0.5, 0.6], 2, {2, 6}),
+        ([0.5, 0.6, -0.6, 0.4, 0.5, 0.5, -0.5, 0.6], 1, set()),  # more than may lie
+        ([0.5, 0.6, 0.4, 0.5, 0.5, 0.0], 1, set()),  # beside the way, not against it
+        ([0.7, 0.5, 0.2, 0.1, -0.2, -0.4], 2, set()),  # a skewed fleet: that is its spread
+        ([0.7, 0.5, 0.3, 0.2, 0.0, -0.9], 2, {5}),  # beyond what its spread explains
+        ([0.5, 0.6, 0.4, 0.5, -0.6], 1, set()),  # too few to know the spread
+    ],
+)
+def test_who_goes_backward(cosines: list[float], most: int, out: set[int]) -> None:
+    assert backward(cosines, most) == out
+
+
+@given(st.integers(0, 10_000), st.integers(6, 40), st.floats(0.1, 0.5), st.floats(0.0, 0.6))
+def test_who_goes_backward_is_lower_than_all_who_do_not(
+    seed: int, count: int, spread: float, middle: float
+) -> None:
+    draw = np.random.default_rng(seed)
+    cosines = list(np.clip(draw.normal(middle, spread, count), -1.0, 1.0))
+    out = backward(cosines, count // 3)
+    assert len(out) <= count // 3
+    assert all(cosines[i] < min(c for j, c in enumerate(cosines) if j not in out) for i in out)
+    assert all(cosines[i] <= BACKWARD for i in out)
 
 
 # Each row is what one attack looked like in simulated fleets of 20 (digits, Dirichlet 1).

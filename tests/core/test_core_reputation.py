@@ -231,7 +231,7 @@ def test_the_reason_has_figures() -> None:
         seen(12.0, 0.2, towards=-0.8),  # far, but the rule used it
         seen(2.9, 0.0),  # useless, but not far: an honest outlier
         seen(1.0, 0.0),
-        seen(1.0, 0.0, towards=-0.9),  # a step against the others' is common near the end
+        seen(1.0, 0.0, towards=0.0),  # a step beside the others' is common near the end
         Seen(0.0, 9.0),  # too small a pull to tell
     ],
 )
@@ -483,13 +483,25 @@ def test_a_readmitted_device_that_behaves_is_a_newcomer_soon() -> None:
     assert held.weight(P, 2 * TERM_S) == 1.0
 
 
-def test_excluded_counts_who_is_not_asked() -> None:
+def test_a_wrong_quarantine_does_not_hide_the_liar() -> None:
+    """An honest outlier is out first; the one assumed attacker is still found."""
     held = reputation()
-    silence(held, 0.0)
-    held.condemn(Q, "proof")
-    held.fault(b"r" * 16, Fault.MALFORMED, 0.0)
-    assert held.excluded(0.0) == 2
-    assert held.excluded(TERM_S) == 1
+    merges(held, GRACE_MERGES + int(QUARANTINE_AT), q=seen(12.0, 0.0))
+    assert held.weight(Q, 0.0) == 0.0
+    assert merges(held, GRACE_MERGES + int(QUARANTINE_AT), p=seen(12.0, 0.0)) != []
+    assert held.weight(P, 0.0) == 0.0
+
+
+def test_the_majority_is_never_shut_out_for_standing_apart() -> None:
+    """Whatever number of attackers is assumed: one after the other, until half are left."""
+    held = reputation()
+    for n in range(len(HONEST)):
+        odd = {device: seen(1000.0 * 50.0**n, 0.0) for device in HONEST[: n + 1]}
+        usual = {device: seen(1.0 + 0.01 * k) for k, device in enumerate(HONEST[n + 1 :])}
+        for _ in range(3 * int(QUARANTINE_AT)):
+            held.merged(odd | usual, 3, 0.0)
+    out = sum(held.is_quarantined(device, 0.0) for device in HONEST)
+    assert out == len(HONEST) // 2
 
 
 # --- restart -------------------------------------------------------------------------------------
