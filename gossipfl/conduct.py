@@ -56,7 +56,10 @@ class Conduct:
         self._origins: OrderedDict[bytes, bytes] = OrderedDict()
 
     def of(self, device: bytes) -> Manner:
-        return self._manners.setdefault(device, Manner())
+        manner = self._manners.get(device)
+        if manner is None:
+            manner = self._manners[device] = Manner()
+        return manner
 
     def known(self, device: bytes) -> Manner | None:
         return self._manners.get(device)

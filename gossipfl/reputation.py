@@ -75,7 +75,10 @@ class Reputation:
         return list(self._standings)
 
     def of(self, device: bytes) -> Standing:
-        return self._standings.setdefault(device, Standing())
+        standing = self._standings.get(device)
+        if standing is None:
+            standing = self._standings[device] = Standing()
+        return standing
 
     # --- observations ----------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class Watch:
         pace = core.pace
         self._round_s = pace.round_interval_s or pace.round_deadline_s
         self.conduct = Conduct(self._round_s, pace.stale_s)
+        self._look_at = 0.0
 
     # --- observations ----------------------------------------------------------------------
 
@@ -93,8 +94,11 @@ class Watch:
     # --- consequences ----------------------------------------------------------------------
 
     def look(self) -> None:
-        """What everybody's conduct points to now. While we rest, so may they."""
+        """What everybody's conduct points to now, twice a round. While we rest, so may they."""
         core = self._core
+        if core.now < self._look_at:
+            return
+        self._look_at = core.now + self._round_s / 2
         resting = core.halt.cause is not None
         for device in {*core.book.peers, *self.conduct.devices(), *core.reputation.suspects()}:
             if core.is_barred(device):

@@ -483,6 +483,15 @@ def test_a_readmitted_device_that_behaves_is_a_newcomer_soon() -> None:
     assert held.weight(P, 2 * TERM_S) == 1.0
 
 
+def test_who_walks_backward_is_named_with_the_figure() -> None:
+    """No farther away than the others, and no part in the merges: an inner product liar."""
+    held = reputation()
+    [(device, words)] = merges(held, 20, p=seen(1.0, 0.0, towards=-0.6))
+    assert device == P
+    assert "a cosine of -0.60" in words
+    assert held.suspected(P, 0.0)[0] is Cause.DIRECTION
+
+
 def test_a_wrong_quarantine_does_not_hide_the_liar() -> None:
     """An honest outlier is out first; the one assumed attacker is still found."""
     held = reputation()
