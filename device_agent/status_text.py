@@ -22,6 +22,7 @@ def status_text(status: Mapping[str, Any], paint: Paint) -> str:
     """A line for each thing a person wants to know."""
     rows = [
         ("device", status["device"]),
+        ("fleet", status["fleet"]),
         ("state", _state(status)),
         ("policy", _policy(status.get("policy"))),
         ("model", _model(status)),
@@ -120,10 +121,16 @@ def _peers(status: Mapping[str, Any]) -> str:
     suspects = sum(bool(peer.get("cause")) and peer["state"] not in _SHUT_OUT for peer in peers)
     if suspects:
         parts.append(f"{suspects} suspected")
+    seen = sum(len(peer["addresses"]) for peer in peers) + status["candidates"]
     return (
         f"{', '.join(parts)}; {status['sample']} asked in a round, "
-        f"at most {status['f']} of them assumed to lie"
+        f"at most {status['f']} of them assumed to lie; {_counted(seen, 'address', 'es')} seen, "
+        f"{status['candidates']} of them unanswered"
     )
+
+
+def _counted(count: int, name: str, plural: str) -> str:
+    return f"{count} {name}{plural if count != 1 else ''}"
 
 
 def _causes(peers: Sequence[Mapping[str, Any]]) -> str:

@@ -178,6 +178,8 @@ async def _ask(
         raise UserError("GF205", cause) from error
     except TimeoutError as error:
         raise _Again(UserError("GF209", f"{where}: no answer in {TOTAL_S:.0f} s")) from error
+    except (aiohttp.InvalidURL, UnicodeError) as error:  # idna knows more that is no host name
+        raise UserError("GF209", f"{where} is no host name") from error
     except (aiohttp.ClientError, OSError) as error:
         detail = getattr(error, "strerror", None) or type(error).__name__
         raise _Again(UserError("GF209", f"{where}: {detail}")) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from dataclasses import dataclass, field
 
@@ -20,7 +21,9 @@ TOKEN_BYTES = 8
 SECRET_BYTES = 16  # 128 bits: nobody guesses it, so throttling only saves CPU
 LINE_MAX = 512
 PORT = 7443  # of the issuer's service; a guess that clashes with nothing well known
-_HOST = re.compile(r"[A-Za-z0-9.:%_-]{1,253}")
+HOST_MAX = 253
+# RFC 1123 labels, and underscores, which some networks use. Name look-ups refuse other shapes.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,25 @@ def parse_address(text: str, code: str = "GF100") -> Address:
     plain = re.fullmatch(r"([^:\[\]]+)(?::(\d{1,5}))?", text)
     found = bracket or plain
     port = int(found[2]) if found and found[2] else PORT
-    if found is None or not _HOST.fullmatch(found[1]) or not 0 <= port <= 65_535:
+    if found is None or not 0 <= port <= 65_535:
         raise UserError(code, "an address is HOST:PORT, or [IPv6]:PORT", "such as 192.0.2.7:7443")
-    return Address(found[1], port)
+    host = found[1]
+    is_host = _is_ipv6(host) if bracket else len(host) <= HOST_MAX and _NAME.fullmatch(host)
+    if not is_host:
+        shown = "".join(c if c.isprintable() else "?" for c in host[:40])
+        raise UserError(
+            code, f"{shown} is no host name and no IP address", "such as 192.0.2.7:7443"
+        )
+    return Address(host, port)
+
+
+def _is_ipv6(text: str) -> bool:
+    address, _, scope = text.partition("%")
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return not scope or _NAME.fullmatch(scope) is not None
 
 
 def token_name(token: bytes) -> str:

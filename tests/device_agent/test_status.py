@@ -147,6 +147,16 @@ def test_people_see_what_the_fleet_is_worth() -> None:
     assert "1.2 MB sent" in text
 
 
+def test_people_see_which_fleet_it_is_and_how_many_addresses_it_has_seen() -> None:
+    """What the troubleshooting page tells them to compare."""
+    text = status_text(built(replace(VIEW, candidates=2)), plain)
+    assert re.search(rf"^fleet +{'ab' * 32}$", text, re.MULTILINE)
+    words = re.sub(r"\s+", " ", text)
+    assert "3 addresses seen, 2 of them unanswered" in words
+    alone = re.sub(r"\s+", " ", status_text(built(), plain))
+    assert "1 address seen, 0 of them unanswered" in alone
+
+
 def test_problems_and_what_it_waits_for_are_said() -> None:
     view = replace(VIEW, policy=None, base=None, waiting_for="a policy", listen_only="no data: x")
     text = status_text(built(view, store_problem="the disk is full"), plain)

@@ -21,7 +21,7 @@ from fleetkit import NOW, Clock, Running
 
 from gossipfl.errors import Exit, UserError
 from gossipfl.events import Address
-from gossipfl.fleet import client, files, pki, service
+from gossipfl.fleet import client, files, invitation, pki, service
 from gossipfl.fleet.device import DeviceFolder, load_identity
 from gossipfl.fleet.folders import FleetFolder
 from gossipfl.fleet.invitation import Invitation
@@ -97,7 +97,9 @@ async def test_a_device_joins_and_its_folder_is_whole(running: Running, tmp_path
     assert identity.discovery_key == running.service.desk.issuer.discovery_key
     names = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "device").iterdir()}
     assert names == {
-        **dict.fromkeys(("signing.key", "tls.key", "fleet.json", "member", "store.lock"), 0o600),
+        **dict.fromkeys(
+            ("signing.key", "tls.key", "fleet.json", "member", "store.lock", "first-start"), 0o600
+        ),
         **dict.fromkeys(("tls.crt", "root.crt"), 0o644),
     }
     assert (tmp_path / "device").stat().st_mode & 0o777 == 0o700
@@ -265,6 +267,36 @@ async def test_idle_connections_from_one_address_keep_no_joiner_out(
     assert load_identity(tmp_path / "d").signer.device
     for _, writer in idle:
         writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["a..b", ".", ".a", "a" * 64, "-" * 300, "a b", "[a]", "[::1%a..b]", "[1:2]", "\x1b[2J"],
+)
+def test_what_is_no_host_is_refused_in_words(running: Running, host: str) -> None:
+    line = running.invite().line()
+    text = line.replace(str(running.address), f"{host}:7443")
+    assert text != line
+    with pytest.raises(UserError) as caught:
+        invitation.parse(text)
+    assert caught.value.code == "GF204"
+    assert "\x1b" not in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "hub.example.org.", "10.0.0.7", "a_b", "[::1]", "[fe80::1%eth0]"]
+)
+def test_hosts_and_addresses_are_taken(running: Running, host: str) -> None:
+    line = running.invite().line().replace(str(running.address), f"{host}:7443")
+    assert str(invitation.parse(line).address) == f"{host}:7443"
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--" + "a" * 50 + "--" + "b" * 40])
+async def test_a_name_that_cannot_be_looked_up_is_no_traceback(running: Running, host: str) -> None:
+    invited = replace(running.invite(), address=Address(host, 7443))
+    with pytest.raises(UserError) as caught:
+        await client.enrol(invited, None, NOW)
+    assert caught.value.code == "GF209"
 
 
 async def test_a_lost_answer_costs_no_second_use(
