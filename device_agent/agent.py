@@ -106,7 +106,8 @@ class Agent:
         self._first = FirstHeadStore(self._store, settings.device.state)
         self.node = _node(settings, self._identity, self._limits, self._first.first_start)
         self.device: bytes = self._identity.signer.device
-        files = _tls_files(self._identity)
+        own = self._identity
+        files = TlsFiles(own.root_certificate, own.tls_chain, own.tls_key)
         self._client = Client(client_context(files), self._limits, self._traffic)
         self._server = self._make_server(files)
         name = f"device {short_name(self.device)}"
@@ -331,10 +332,6 @@ def _node(settings: Settings, identity: DeviceIdentity, limits: Limits, first_st
     )
     own = Identity(identity.signer, identity.member_object, identity.root_key)
     return Node(own, node_settings, secrets.randbits(64))
-
-
-def _tls_files(identity: DeviceIdentity) -> TlsFiles:
-    return TlsFiles(identity.root_certificate, identity.tls_chain, identity.tls_key)
 
 
 def _logged_already(_: Notice) -> None:
