@@ -156,7 +156,6 @@ class Agent:
         )
 
     def _driven(self) -> NodeLike:
-        """What the driver runs: the node."""
         return self.node
 
     def _ports(self) -> Ports:
@@ -319,8 +318,8 @@ class Agent:
             "pid": os.getpid(),
             "store_problem": self._onlooker.store_problem,
         }
-        traffic = dict(self._traffic.items())
-        return status.build(self.node.view(), traffic, self._progress, self._loader.local, more)
+        view, traffic = self.node.view(), dict(self._traffic.items())
+        return status.build(view, traffic, self._progress, self._loader.local, more)
 
 
 def _node(settings: Settings, identity: DeviceIdentity, limits: Limits, first_start: bool) -> Node:
