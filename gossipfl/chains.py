@@ -106,6 +106,14 @@ class Chains:
                     self._gaps[device] = name
                 return
 
+    @property
+    def devices(self) -> int:
+        return len(self._chains)
+
+    @property
+    def longest(self) -> int:
+        return max((len(chain.seen) for chain in self._chains.values()), default=0)
+
     def forget(self, device: bytes) -> None:
         self._chains.pop(device, None)
         self._gaps.pop(device, None)

@@ -174,6 +174,7 @@ class Intake:
             digest=member,
             about=pending.about,
             parked=data,
+            parked_at=core.now,
             update=update,
             tls_key=tls_key,
         )
@@ -264,7 +265,9 @@ class Intake:
         core.publisher.touch("heads")
         if peer.head_digest != seen.digest:
             if _update_digest(peer.head) != _update_digest(head):
-                peer.update_seen_at = core.watch.first_seen(head.device, _update_digest(head))
+                # What waited for its signer's member object was seen when it came.
+                at = core.now if pending.parked is None else pending.parked_at
+                peer.update_seen_at = core.watch.first_seen(head.device, _update_digest(head), at)
                 if head.update is not None and head.lineage == core.job.lineage:
                     core.halt.peer_published(head.device, silent_s)
             peer.head, peer.head_digest = head, seen.digest

@@ -204,6 +204,10 @@ class Roster:
         if member.not_before > max(time, member.issued) + NEAR_S:
             raise PeerError(Fault.EXPIRED_MEMBER, "its membership has not begun", member.device)
 
+    @property
+    def size(self) -> int:
+        return len(self._by_digest)
+
     def by_key(self, key_id: bytes) -> Known | None:
         held = self._of_key.get(key_id)
         return held[-1] if held else None

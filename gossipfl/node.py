@@ -49,6 +49,7 @@ from gossipfl.events import (
     TrainingFinished,
 )
 from gossipfl.halt import Halt
+from gossipfl.held import held
 from gossipfl.identity import short_name
 from gossipfl.intake import Intake
 from gossipfl.merger import Merger
@@ -195,6 +196,10 @@ class Node:
 
     def pulse(self) -> Pulse:
         return pulse(self._core)
+
+    def held(self) -> dict[str, tuple[int, int]]:
+        """What it holds of all that peers can fill, and the bound of each."""
+        return held(self._core)
 
     # --- handlers --------------------------------------------------------------------------
 

@@ -63,6 +63,10 @@ class Parcels:
         while len(self._bad) > self._core.limits.devices:
             self._bad.pop()
 
+    @property
+    def refused(self) -> int:
+        return len(self._bad)
+
     def is_bad(self, purpose: Purpose, name: bytes, by: bytes | None = None) -> bool:
         """Was this refused, whoever has it, or by this peer?"""
         return not self._bad.isdisjoint({(purpose, name, None), (purpose, name, by)})

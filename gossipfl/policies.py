@@ -132,6 +132,10 @@ class Policies:
         later = [a.policy.not_before for a in self._history.values() if a.policy.not_before > time]
         return min(later, default=None)
 
+    @property
+    def size(self) -> int:
+        return len(self._history)
+
     def knows(self, name: bytes) -> bool:
         return name in self._history
 

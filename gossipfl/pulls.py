@@ -49,6 +49,7 @@ class Pending:
     seq: int = 0  # its number: a lower one in the answer is a replay
     about: bytes | None = None  # device that the object speaks of, where it is not the peer asked
     parked: bytes | None = None  # a head that waits for its member object
+    parked_at: float = 0.0  # since when
     update: bytes | None = None  # the update that rode with the parked head
     tls_key: bytes | None = None
     page: bool = False  # of a list: it may not be an index again
@@ -115,7 +116,7 @@ class Pulls:
         self, pending: Pending, etag: bytes | None, wait_s: float = 0.0, update_bytes: int = 0
     ) -> list[Effect]:
         """Ask for a head: `pending.about` names whose, None the peer's own."""
-        if len(self._pending) - len(self._objects_out) >= self._limits.heads_out:
+        if self.heads_out >= self._limits.heads_out:
             return []
         request = self._register(replace(pending, etag=etag) if etag is not None else pending)
         return [
@@ -131,7 +132,7 @@ class Pulls:
         if self._may_start(pending):
             return [self._send(pending, bytes_max)]
         queued = self._counts.queued[pending.device]
-        if self._queued < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
+        if self.queued < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
             queue = self._models if pending.purpose is Purpose.UPDATE else self._others
             queue.append((pending, bytes_max))
             self._counts.queue(pending, 1)
@@ -223,11 +224,19 @@ class Pulls:
         return address in self._counts.knocks
 
     @property
-    def size(self) -> int:
-        return len(self._pending) + self._queued
+    def heads_out(self) -> int:
+        return len(self._pending) - len(self._objects_out)
 
     @property
-    def _queued(self) -> int:
+    def objects_out(self) -> int:
+        return len(self._objects_out)
+
+    @property
+    def size(self) -> int:
+        return len(self._pending) + self.queued
+
+    @property
+    def queued(self) -> int:
         return len(self._models) + len(self._others)
 
 

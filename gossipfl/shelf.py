@@ -68,6 +68,15 @@ class Shelf:
         while len(self._heads) > self._heads_max:
             self._heads.popitem(last=False)
 
+    @property
+    def held_bytes(self) -> int:
+        """Of others' objects; small ones are bounded by number."""
+        return self._held
+
+    @property
+    def heads(self) -> int:
+        return len(self._heads)
+
     def held_heads(self, but: bytes) -> list[bytes]:
         """Envelopes of the newest heads of everybody but one device."""
         return [served.envelope for device, served in self._heads.items() if device != but]

@@ -40,11 +40,11 @@ class Watch:
         if device is not None and device != self._core.device:
             self.conduct.failed(device, stalled=fault is Fault.STALLED)
 
-    def first_seen(self, device: bytes, update: bytes | None) -> float:
-        """The instant at which a peer first named this update."""
+    def first_seen(self, device: bytes, update: bytes | None, at: float) -> float:
+        """The instant at which a peer first named this update; now it did so `at`."""
         if update is None:
-            return self._core.now
-        return self.conduct.first_seen(device, update, self._core.now)
+            return at
+        return self.conduct.first_seen(device, update, at)
 
     def mentioned(self, device: bytes, seq: int, by: bytes) -> None:
         """In a peer's receipt. Only members that we know: receipts name whom they like."""

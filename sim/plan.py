@@ -230,7 +230,8 @@ USUAL = (
 
 LIARS = (
     *("fork", "odd_even_withheld", "odd_even", "foe", "not_a_number", "silent", "half_silent"),
-    *("stale_replay", "bit_flipper", "forger", "framer", "slanderer", "flooder"),
+    *("stale_replay", "bit_flipper", "forger", "framer", "slanderer", "flooder", "frozen"),
+    "tamperer",
 )
 RULES = ("nna", "nna", "median", "trimmed_mean", "mean")
 

@@ -1,19 +1,33 @@
-"""Liars that sign for others, or would if anybody believed them: heads, evidence, revocations.
+"""Liars who each try one check: a signature that is missing, a digest that does not fit, a value
+that is no number, an update that never changes, questions without end.
 
-None of it holds: a signature is missing each time. Whoever skips one check believes one of them.
+None of it holds. Whoever skips one check believes one of them.
 """
 
 from __future__ import annotations
 
+import random
+import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gossipfl.chains import pack_evidence
 from gossipfl.identity import KeyId, Signer
-from gossipfl.messages import Evidence, EvidenceKind, Head, Merged, Receipt, Revocation
+from gossipfl.messages import (
+    Evidence,
+    EvidenceKind,
+    Head,
+    Merged,
+    Receipt,
+    Revocation,
+    UpdateRef,
+)
 from gossipfl.objects import Vouched, digest, pack_list, pack_vouched
+from gossipfl.shelf import Served
 from gossipfl.wire import decode, encode, open_envelope, seal
+from sim.adversaries import Adversary, Withheld
 from sim.fleet import EPOCH
 from sim.forks import Rewritten
 
@@ -21,7 +35,8 @@ if TYPE_CHECKING:
     from sim.device import SimDevice
 
 ENTRY_BYTES = 65_536
-RECEIPT_LIES = 250  # false entries of one receipt: what an envelope of 64 KiB has room for, about
+NAN = struct.pack("<f", float("nan"))
+RECEIPT_LIES = 256  # false entries of one receipt: as many as its type allows
 
 
 class Claimed(Signer):
@@ -103,13 +118,22 @@ class Slanderer(Rewritten):
 
 
 class Flooder(Rewritten):
-    """Its receipts say that it merged hundreds of heads of honest devices that nobody ever signed:
-    each is worth a look, and all of them together would keep a reader busy for ever."""
+    """Its receipts say that it merged hundreds of heads of one honest device, another one each
+    time, that nobody ever signed. Each is worth a look, no look is answered, and all of them
+    together would keep the reader busy for ever."""
 
     def __init__(self) -> None:
         super().__init__(lambda head, update: (head, update))
         self._lies = 0
+        self._made_up: set[bytes] = set()
         self._fresh: dict[bytes, bytes] = {}  # of the commit under way
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        if name in self._made_up:
+            raise Withheld
+        return super().serve_object(device, asker, name, data)
 
     def _twin(self, device: SimDevice, envelope: bytes, objects: dict[bytes, bytes]) -> None:
         self._fresh = objects
@@ -125,11 +149,12 @@ class Flooder(Rewritten):
             return head, update
         receipt = decode(open_envelope(data, "receipt", ENTRY_BYTES).payload, Receipt)
         victims = [d for d in self.world.devices if d.honest]
+        victim = victims[ref.number % len(victims)]
         merged = []
-        for number in range(RECEIPT_LIES):
+        for _ in range(RECEIPT_LIES):
             self._lies += 1
             name = digest(self._lies.to_bytes(8, "little"))
-            victim = victims[number % len(victims)]
+            self._made_up.add(name)
             merged.append(Merged(victim.device, 2**40 + self._lies, name, name, 0.0))
         envelope = seal(
             "receipt", encode(msgspec.structs.replace(receipt, merged=merged)), me.keys.signer
@@ -137,3 +162,66 @@ class Flooder(Rewritten):
         self._objects[digest(envelope)] = envelope
         lie = msgspec.structs.replace(ref, digest=digest(envelope))
         return msgspec.structs.replace(head, receipts=lie), update
+
+
+class Frozen(Rewritten):
+    """Publishes `times` updates and then names the last one for ever, in ever new heads."""
+
+    def __init__(self, times: int = 3) -> None:
+        super().__init__(self._freeze)
+        self._times = times
+        self._kept: tuple[UpdateRef, bytes] | None = None
+
+    def _freeze(self, head: Head, update: bytes | None) -> tuple[Head, bytes | None]:
+        if update is not None and head.update is not None and self._times > 0:
+            self._times -= 1
+            self._kept = (head.update, update)
+        if self._kept is None:
+            return head, update
+        return msgspec.structs.replace(head, update=self._kept[0]), self._kept[1]
+
+
+class NotANumber(Rewritten):
+    """Its updates are well-formed and signed, and their last value is NaN. (Its own node would not
+    publish that: the lie is made behind it.)"""
+
+    def __init__(self) -> None:
+        super().__init__(self._spoil)
+        self._lies: dict[bytes, tuple[UpdateRef, bytes]] = {}  # a head may name an update again
+
+    def _spoil(self, head: Head, update: bytes | None) -> tuple[Head, bytes | None]:
+        ref = head.update
+        if ref is None:
+            return head, update
+        if update is not None:
+            lie = update[:-4] + NAN
+            self._lies[ref.digest] = (msgspec.structs.replace(ref, digest=digest(lie)), lie)
+        if ref.digest not in self._lies:
+            return head, update
+        false, lie = self._lies[ref.digest]
+        return msgspec.structs.replace(head, update=false), lie
+
+
+class Tamperer(Adversary):
+    """Honest but for one bit of every update that it hands out, its own or others'."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(f"tamper {seed}")
+
+    def _spoilt(self, update: bytes) -> bytes:
+        """A low bit of a value near the end: still a model, and another one."""
+        wrong = bytearray(update)
+        wrong[-4 * self._random.randint(1, 8)] ^= 1
+        return bytes(wrong)
+
+    def serve_head(
+        self, device: SimDevice, asker: SimDevice, which: bytes | None, served: Served | None
+    ) -> Served | None:
+        if served is None or served.update is None:
+            return served
+        return replace(served, update=self._spoilt(served.update))
+
+    def serve_object(
+        self, device: SimDevice, asker: SimDevice, name: bytes, data: bytes | None
+    ) -> bytes | None:
+        return self._spoilt(data) if data is not None and data[:4] == b"GFU1" else data

@@ -43,6 +43,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "retention",
             "addresses",
             "halt",
+            "held",
             "watch",
         ),
     ),

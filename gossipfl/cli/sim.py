@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gossipfl.cli.mutants import add_mutants
 from gossipfl.cli.scenarios import add_scenarios
 from gossipfl.cli.soak import add_soak
 
@@ -16,3 +17,4 @@ def add_parser(subparsers: Any) -> None:
     words = parser.add_subparsers(dest="word", metavar="WORD")
     add_scenarios(words)
     add_soak(words)
+    add_mutants(words)

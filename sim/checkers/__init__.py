@@ -11,19 +11,32 @@ from __future__ import annotations
 from sim.checkers.accused import NobodyFramed
 from sim.checkers.base import Checker, Heads, Violation, looks
 from sim.checkers.bounds import EFFECTS_MAX, Bounded, RoundsEnd
-from sim.checkers.heads import DurableBeforePublic, OneHeadPerSeq
-from sim.checkers.merges import MergesVerified
+from sim.checkers.heads import DurableBeforePublic, LedgerGoesOn, OneHeadPerSeq
+from sim.checkers.merges import (
+    AssumesEnough,
+    MergesFresh,
+    MergesVerified,
+    NoOutcasts,
+    Pulled,
+    ReceiptsTrue,
+)
 from sim.checkers.tally import Tally
 
 __all__ = [
     "EFFECTS_MAX",
+    "AssumesEnough",
     "Bounded",
     "Checker",
     "DurableBeforePublic",
     "Heads",
+    "LedgerGoesOn",
+    "MergesFresh",
     "MergesVerified",
+    "NoOutcasts",
     "NobodyFramed",
     "OneHeadPerSeq",
+    "Pulled",
+    "ReceiptsTrue",
     "RoundsEnd",
     "Tally",
     "Violation",
@@ -34,10 +47,16 @@ __all__ = [
 
 def all_checkers() -> list[Checker]:
     heads = Heads()
+    pulled = Pulled(heads)
     return [
-        MergesVerified(heads),
+        pulled,
+        MergesVerified(pulled),
+        MergesFresh(pulled),
+        NoOutcasts(pulled),
+        ReceiptsTrue(pulled),
         OneHeadPerSeq(heads),
         DurableBeforePublic(heads),
+        LedgerGoesOn(heads),
         Bounded(),
         NobodyFramed(),
         RoundsEnd(),

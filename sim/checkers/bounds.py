@@ -16,7 +16,7 @@ EFFECTS_MAX = 1_024  # at one event: guess, a sample of 64 with objects and canc
 
 
 class Bounded(Checker):
-    """Requests out, held requests and effects of one event stay within their limits."""
+    """Requests out, effects of one event, and all that peers can fill stay within their limits."""
 
     def on_event(self, device: SimDevice, event: Event) -> None:
         if not isinstance(event, DeadlineReached):
@@ -28,6 +28,10 @@ class Bounded(Checker):
             raise self.broken(f"device {device.index}: {heads} head requests are out")
         if objects > limits.pulls_out:
             raise self.broken(f"device {device.index}: {objects} object requests are out")
+        held: dict[str, tuple[int, int]] = getattr(device.node, "held", dict)()
+        for name, (count, bound) in held.items():
+            if count > bound:
+                raise self.broken(f"device {device.index}: {count} {name}, at most {bound}")
 
     def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
         if len(effects) > EFFECTS_MAX:

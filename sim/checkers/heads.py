@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gossipfl.events import Batch
+from gossipfl.messages import Head
 from gossipfl.objects import digest
 from gossipfl.shelf import Served
 from sim.checkers.base import Checker, Heads
@@ -45,6 +46,35 @@ class OneHeadPerSeq(Checker):
         first = self._public.setdefault((server.device, head.seq), served.digest)
         if first != served.digest:
             raise self.broken(f"device {server.index} served two heads with seq {head.seq}")
+
+
+class LedgerGoesOn(Checker):
+    """Once an honest device's heads commit to a privacy ledger, each new update adds to it and
+    nothing is ever taken out of it. Silent where no ledger is kept."""
+
+    def __init__(self, heads: Heads | None = None) -> None:
+        self._heads = heads or Heads()
+        self._last: dict[bytes, Head] = {}
+
+    def on_restore(self, device: SimDevice) -> None:
+        self._last.pop(device.device, None)
+
+    def on_commit(self, device: SimDevice, batch: Batch, done: bool) -> None:
+        if not done or batch.head is None or not device.honest:
+            return
+        head = self._heads.get(batch.head, device.fleet.members)
+        if head is None:
+            return
+        before = self._last.get(device.device)
+        self._last[device.device] = head
+        if before is None or before.ledger is None:
+            return
+        entries = head.ledger.number if head.ledger is not None else 0
+        if entries < before.ledger.number:
+            raise self.broken(f"device {device.index}: its ledger lost entries")
+        is_new = head.update is not None and head.update != before.update
+        if is_new and entries == before.ledger.number:
+            raise self.broken(f"device {device.index}: an update that is not in its ledger")
 
 
 class DurableBeforePublic(Checker):

@@ -1,24 +1,49 @@
-"""What enters a merge: signed and verified, of this lineage, once per device, not stale."""
+"""What enters a merge: signed and verified, of this lineage, finite, once per device, not stale,
+of nobody who is shut out; and receipts that say what was merged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from gossipfl.events import Effect, Event, HeadReceived, ObjectReceived, StartMerge
-from gossipfl.messages import Head
+import numpy as np
+
+from gossipfl.config import Limits
+from gossipfl.events import (
+    Batch,
+    CutOff,
+    Effect,
+    Event,
+    HeadReceived,
+    Notice,
+    ObjectReceived,
+    Release,
+    StartMerge,
+    Topic,
+)
+from gossipfl.messages import Head, Lineage, Receipt
+from gossipfl.reputation import QUARANTINE_ROUNDS
+from gossipfl.wire import decode, open_envelope
 from sim.checkers.base import Checker, Heads
 from sim.device import SimDevice
 from sim.rows import Rows
 
 NAMED_MAX = 1_024  # updates named to one device in a generation: an inbox holds 256 of them
+PARKED_S = 5.0  # a head may wait this long for its signer's member object: the demo's join wait
+MERGES_KEPT = 8  # a receipt is durable a head later than its merge
 
 
 class Named:
-    """Which signed heads named an update to one device. Two generations: no list grows for ever."""
+    """Which signed heads named an update to one device, and when it first took one in. Two
+    generations: no list grows for ever."""
 
     def __init__(self) -> None:
         self._young: dict[bytes, dict[bytes, Head]] = {}
         self._old: dict[bytes, dict[bytes, Head]] = {}
+        self._first: dict[tuple[int, bytes], float] = {}
+        self._first_old: dict[tuple[int, bytes], float] = {}
 
     def heads(self, update: bytes) -> dict[bytes, Head]:
         return self._young.get(update) or self._old.get(update) or {}
@@ -31,16 +56,34 @@ class Named:
         if len(self._young) > NAMED_MAX:
             self._old, self._young = self._young, {}
 
+    def took(self, incarnation: int, update: bytes, now: float) -> None:
+        key = (incarnation, update)
+        if key not in self._first:
+            self._first[key] = self._first_old.pop(key, now)
+        if len(self._first) > NAMED_MAX:
+            self._first_old, self._first = self._first, {}
 
-class MergesVerified(Checker):
-    """Every merged model is an update that a signed head of a member named, one per device."""
+    def since(self, incarnation: int, update: bytes) -> float | None:
+        key = (incarnation, update)
+        return self._first.get(key, self._first_old.get(key))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One merged model: its update's digest and the signed heads that named it, by device."""
+
+    name: bytes
+    heads: Mapping[bytes, Head]
+
+
+class Pulled(Checker):
+    """No invariant: which updates came to whom, who named them, and which of them a merge takes."""
 
     def __init__(self, heads: Heads | None = None) -> None:
         self._heads = heads or Heads()
         self._rows = Rows()
         self._named: dict[int, Named] = {}
-        self.merges = 0
-        self.rows = 0
+        self._last: tuple[StartMerge, list[Row]] | None = None
 
     def on_event(self, device: SimDevice, event: Event) -> None:
         if isinstance(event, ObjectReceived):
@@ -56,22 +99,174 @@ class MergesVerified(Checker):
         return self._named.setdefault(device.index, Named())
 
     def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, StartMerge):
-                self._check(device, effect)
+        """A head that is refused has not been seen: the clock may have been wrong."""
+        if not isinstance(event, HeadReceived) or event.head is None:
+            return
+        if any(isinstance(e, Notice) and e.topic is Topic.REFUSED for e in effects):
+            return
+        head = self._heads.get(event.head, device.fleet.members)
+        if head is not None and head.update is not None:
+            self._of(device).took(device.incarnation, head.update.digest, device.now)
 
-    def _check(self, device: SimDevice, effect: StartMerge) -> None:
+    def age_s(self, device: SimDevice, name: bytes) -> float:
+        """How long ago this device first took in a head that names the update."""
+        since = self._of(device).since(device.incarnation, name)
+        return 0.0 if since is None else device.now - since
+
+    def rows(self, device: SimDevice, effect: StartMerge) -> list[Row]:
+        """The merge's rows in order; one that nobody named has no heads."""
+        if self._last is None or self._last[0] is not effect:
+            lineages = self._lineages(device)
+            found = [self._row(device, row, lineages) for row in effect.received]
+            self._last = (effect, found)
+        return self._last[1]
+
+    @staticmethod
+    def _lineages(device: SimDevice) -> list[Lineage]:
+        mine = getattr(device.node, "lineage", None)
+        if mine is not None:
+            return [mine]
+        return [device.job.lineage(run) for run in range(device.fleet.runs)]
+
+    def _row(self, device: SimDevice, vector: object, lineages: list[Lineage]) -> Row:
+        name = b""
+        for lineage, name in self._rows.names(vector, lineages):  # type: ignore[arg-type]
+            named = self._of(device).heads(name)
+            heads = {who: head for who, head in named.items() if head.lineage == lineage}
+            if heads:
+                return Row(name, heads)
+        return Row(name, {})
+
+
+class OfMerges(Checker):
+    """A checker of merges."""
+
+    def __init__(self, pulled: Pulled) -> None:
+        self.pulled = pulled
+
+    def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, StartMerge) and device.honest:
+                self.on_merge(device, effect, self.pulled.rows(device, effect))
+
+    def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
+        """An honest device is about to merge."""
+
+
+class MergesVerified(OfMerges):
+    """Every merged model is an update that a signed head of a member named for the lineage in
+    force, one per device, and finite."""
+
+    def __init__(self, pulled: Pulled) -> None:
+        super().__init__(pulled)
+        self.merges = 0
+        self.rows = 0
+
+    def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
         used: dict[bytes, int] = {}
-        lineages = [device.job.lineage(run) for run in range(device.fleet.runs)]
         self.merges += 1
-        self.rows += len(effect.received)
-        for row in effect.received:
-            for lineage, name in self._rows.names(row, lineages):
-                named = self._of(device).heads(name)
-                if any(head.lineage == lineage for head in named.values()):
-                    break
-            else:
+        self.rows += len(rows)
+        for vector, row in zip(effect.received, rows, strict=True):
+            if not np.isfinite(vector).all():
+                raise self.broken(f"device {device.index} merges a model that is not finite")
+            if not row.heads:
                 raise self.broken(f"device {device.index} merges what no signed head named")
-            used[name] = used.get(name, 0) + 1
-            if used[name] > len(named):
+            used[row.name] = used.get(row.name, 0) + 1
+            if used[row.name] > len(row.heads):
                 raise self.broken(f"device {device.index} merges one update twice in a round")
+
+
+class MergesFresh(OfMerges):
+    """No merged update was first seen longer ago than the pace allows."""
+
+    def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
+        for row in rows:
+            age = self.pulled.age_s(device, row.name)
+            if age > device.settings.pace.stale_s + PARKED_S:
+                raise self.broken(f"device {device.index} merges an update that is {age:.1f} s old")
+
+
+class NoOutcasts(OfMerges):
+    """Nothing is merged of a device that this one has cut off or put into quarantine."""
+
+    def __init__(self, pulled: Pulled) -> None:
+        super().__init__(pulled)
+        self._cut: set[tuple[int, int, bytes]] = set()
+        self._since: dict[tuple[int, int, bytes], float] = {}
+
+    def on_event(self, device: SimDevice, event: Event) -> None:
+        if isinstance(event, Release):
+            self._since.pop((device.index, device.incarnation, event.device), None)
+
+    def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
+        super().on_effects(device, event, effects)
+        for effect in effects:
+            match effect:
+                case CutOff(accused):
+                    self._cut.add((device.index, device.incarnation, accused))
+                case Notice(Topic.QUARANTINE, _, accused, True) if accused is not None:
+                    key = (device.index, device.incarnation, accused)
+                    self._since[key] = self.world.now
+
+    def _is_out(self, device: SimDevice, peer: bytes) -> bool:
+        """The round that was under way may still take its update; and a quarantine ends."""
+        key = (device.index, device.incarnation, peer)
+        if key in self._cut:
+            return True
+        pace = device.settings.pace
+        interval = max(pace.round_interval_s, 1.0)
+        since = self.world.now - self._since.get(key, self.world.now)
+        under_way = 2 * pace.round_deadline_s + 2 * interval
+        return under_way < since < interval * (QUARANTINE_ROUNDS - 1)
+
+    def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
+        for row in rows:
+            if row.heads and all(self._is_out(device, peer) for peer in row.heads):
+                raise self.broken(f"device {device.index} merges an update of one it has shut out")
+
+
+class ReceiptsTrue(OfMerges):
+    """A durable receipt names the updates of a merge that was, and heads never go back."""
+
+    def __init__(self, pulled: Pulled) -> None:
+        super().__init__(pulled)
+        self._merges: dict[tuple[int, int], deque[list[bytes]]] = {}
+        self._seqs: dict[tuple[int, int, bytes], int] = {}
+        self.receipts = 0
+
+    def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
+        key = (device.index, device.incarnation)
+        kept = self._merges.setdefault(key, deque(maxlen=MERGES_KEPT))
+        kept.append(sorted(row.name for row in rows))
+
+    def on_commit(self, device: SimDevice, batch: Batch, done: bool) -> None:
+        if not done or batch.receipt is None or not device.honest:
+            return
+        limit = Limits().entry_bytes
+        receipt = decode(open_envelope(batch.receipt, "receipt", limit).payload, Receipt, limit)
+        self.receipts += 1
+        names = sorted(entry.update for entry in receipt.merged)
+        if names not in self._merges.get((device.index, device.incarnation), ()):
+            raise self.broken(f"device {device.index}: a receipt of what it did not merge")
+        for entry in receipt.merged:
+            key = (device.index, device.incarnation, entry.device)
+            before = self._seqs.get(key, 0)
+            if entry.seq < before:
+                raise self.broken(
+                    f"device {device.index} merges head {entry.seq} of a peer after head {before}"
+                )
+            self._seqs[key] = entry.seq
+
+
+class AssumesEnough(OfMerges):
+    """A rule stands against at least as many liars as there are in the pull."""
+
+    def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
+        if effect.own is None:
+            return  # a joiner takes the median
+        liars = {d.device for d in self.world.devices if not d.honest}
+        lies = sum(bool(liars & set(row.heads)) for row in rows)
+        if lies > effect.f:
+            raise self.broken(
+                f"device {device.index} assumes {effect.f} attackers, {lies} are in its pull"
+            )

@@ -224,6 +224,28 @@ def test_a_head_whose_member_object_nobody_has_is_dropped() -> None:
     assert scene.me.peer(late) is not None, "and taken as soon as it is there"
 
 
+def test_an_update_is_as_old_as_the_head_that_waited_for_its_signers_member() -> None:
+    """The head comes at once, the member object when the update is stale: it was taken for new."""
+    scene = Scene(employed=True)
+    table, me, late = scene.table, scene.me, scene.table.puppet()
+    stale = np.full(table.count, 7.0, np.float32)
+    late.publish_update(table.lineage, stale, ride=True)
+    member = digest(late.keys.member)
+    table.hold = lambda _, effect: isinstance(effect, FetchObject) and effect.digest == member
+    meet(scene, late)
+    table.advance(table.pace.stale_s)
+    asked = next(e for e in me.open.values() if isinstance(e, FetchObject))
+    for puppet in (scene.x, scene.named):
+        puppet.publish_update(table.lineage, np.ones(table.count, np.float32), ride=True)
+    table.send(me, late.serve(asked))
+    assert me.peer(late) is not None
+    before = len(me.sent(StartMerge))
+    table.until(lambda: len(me.sent(StartMerge)) > before, 90.0)
+    rows = [row for effect in me.sent(StartMerge)[before:] for row in effect.received]
+    assert len(rows) == 2
+    assert not any(np.array_equal(row, stale) for row in rows)
+
+
 def test_a_carrier_that_brings_a_strangers_head_is_not_its_signer() -> None:
     """x answers with a head of an unknown key and a member object that is no member's."""
     scene = Scene()

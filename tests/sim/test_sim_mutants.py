@@ -1,97 +1,123 @@
 """Who checks the checkers: known bugs put back into the node must break a history.
 
-Each mutant removes one guard. If a history with it still passes, the invariant that should have
-seen it is asleep.
+`gossipfl sim mutants` hunts them all; here is that each still fits the code, that hunting works,
+and that a survivor is an error.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gossipfl.identity import KeyId, Signer
-from gossipfl.membership import Roster
-from gossipfl.memory import StoreFault
-from gossipfl.publisher import Publisher
-from gossipfl.restorer import Restorer
 from gossipfl.rounds import Rounds
-from sim.adversaries import Silent
-from sim.forks import Rewritten
-from sim.histories import restored
+from sim import mutants as table
+from sim.mutants import MUTANTS, Hunt, Mutant, hunt
+from sim.mutate import Edit, EditError, mutated
+from sim.plan import Focus, draw_plan
 from sim.scene import Scene, Setup
+from sim.soak import play
 from sim.world import WorldError
 
-
-class Unsigned(Signer):
-    """Claims a key that it does not have."""
-
-    def __init__(self, key_id: bytes) -> None:
-        super().__init__(b"x" * 32)
-        self.key_id = KeyId(key_id)
-
-    def sign(self, message: bytes) -> bytes:
-        return bytes(64)
+Call = Callable[..., tuple[int, str, str]]
+GATHERED = "gossipfl.rounds:Rounds.gathered"
 
 
-def forged() -> None:
-    scene = Scene(31, Setup(devices=6, attackers=1))
-    liar = scene.devices[5]
-    signer = Unsigned(liar.keys.signer.key_id)
-    scene.world.corrupt(liar, Rewritten(lambda head, update: (head, update), signer))
-    scene.start()
-    scene.run_rounds(4, limit_s=60.0)
-    scene.world.finish()
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_mutant_fits_the_code_as_it_is(mutant: Mutant) -> None:
+    """A failure says which words of which function have changed: change the mutant with them."""
+    with mutated(mutant.edits):
+        pass
 
 
-def test_without_signature_checks_a_forged_head_is_seen_in_a_merge(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    forged()
-    monkeypatch.setattr("gossipfl.intake.check_signature", lambda envelope: None)
-    with pytest.raises(WorldError, match="what no signed head named"):
-        forged()
+def test_there_are_enough_and_no_two_have_one_name() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(names) == len(set(names)) >= 16
 
 
-def test_without_asking_peers_a_restored_device_signs_old_numbers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def at_once(restorer: Restorer) -> None:
-        core = restorer._core
-        core.restraint.reconciled = True
-        core.rounds.next_at = core.now
-        core.publisher.want_head()
-
-    monkeypatch.setattr(Restorer, "advance", at_once)
-    with pytest.raises(WorldError, match="two heads with seq"):
-        restored(1)
+def test_an_edit_is_taken_back() -> None:
+    before = Rounds.__dict__["gathered"]
+    with mutated([Edit(GATHERED, "if d in self.inbox", "if False")]):
+        assert Rounds.__dict__["gathered"] is not before
+    assert Rounds.__dict__["gathered"] is before
 
 
-def test_a_failed_commit_that_is_taken_for_done_is_seen_on_the_shelf(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        Publisher, "failed", lambda publisher, commit, reason: publisher.stored(commit)
-    )
-    scene = Scene(1, Setup(devices=4)).start()
-    scene.run_rounds(2, limit_s=30.0)
-    scene.devices[0].store.faults = [StoreFault.NOT_DONE] * 3
-    with pytest.raises(WorldError, match="before it is durable"):
-        scene.run_rounds(3, limit_s=60.0)
+def test_an_edit_is_taken_back_when_what_is_inside_fails() -> None:
+    before = Rounds.__dict__["gathered"]
+    with pytest.raises(ZeroDivisionError), mutated([Edit(GATHERED, "d in self.inbox", "d")]):
+        raise ZeroDivisionError
+    assert Rounds.__dict__["gathered"] is before
 
 
-def falls_silent() -> None:
-    scene = Scene(32, Setup(devices=6, attackers=1)).start()
-    scene.run_rounds(2, limit_s=30.0)
-    scene.world.corrupt(scene.devices[5], Silent())
-    scene.run_rounds(6, limit_s=90.0)
+@pytest.mark.parametrize(
+    ("target", "old", "why"),
+    [
+        (GATHERED, "words that are not there", "0 times"),
+        (GATHERED, "self", "times"),
+        ("gossipfl.rounds:Rounds.missing", "x", "no such function"),
+        ("gossipfl.rounds:INBOX_MAX", "x", "no function"),
+    ],
+)
+def test_an_edit_that_does_not_fit_says_so(target: str, old: str, why: str) -> None:
+    with pytest.raises(EditError, match=why), mutated([Edit(target, old, "")]):
+        pass
 
 
-def test_a_round_without_a_deadline_is_seen_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    falls_silent()
-    monkeypatch.setattr(Rounds, "is_collected", lambda rounds, now: len(rounds.open) == 0)
-    with pytest.raises(WorldError, match=r"has lasted|does not move on"):
-        falls_silent()
+def test_two_edits_of_one_function_are_both_made() -> None:
+    edits = [
+        Edit(GATHERED, "for d in self.sampled", "for d in ()"),
+        Edit(GATHERED, '"""What', '"""W'),
+    ]
+    with mutated(edits):
+        gathered: Any = Rounds.__dict__["gathered"]
+        assert gathered.__doc__.startswith("W this")
+
+
+@pytest.mark.parametrize("name", ["unsigned-head", "merged-twice", "chain-broken"])
+def test_a_mutant_is_found_and_the_plan_holds_without_it(name: str) -> None:
+    found = hunt(Hunt(name, seeds=20))
+    assert found.failure is not None
+    assert play(found.failure.plan).failure is None
+
+
+HARMLESS = Mutant(
+    "harmless", "nothing", (Edit(GATHERED, '"""What', '"""Oh'),), Focus(kinds=("move",))
+)
+
+
+def test_a_survivor_is_an_error(monkeypatch: pytest.MonkeyPatch, gossipfl: Call) -> None:
+    monkeypatch.setattr(table, "MUTANTS", (*MUTANTS, HARMLESS))
+    code, out, _ = gossipfl("sim", "mutants", "--only", "harmless", "--seeds", "1", "--json")
+    data = json.loads(out.splitlines()[-1])["data"]
+    assert code == 1
+    assert data["survivors"] == ["harmless"]
+
+
+def test_the_command_says_how_to_show_it_again(gossipfl: Call) -> None:
+    arguments = ("sim", "mutants", "--only", "merged-twice", "--quick", "--json")
+    code, out, _ = gossipfl(*arguments)
+    row = json.loads(out.splitlines()[-1])["data"]["mutants"][0]
+    assert code == 0
+    assert row["checker"] == "MergesVerified"
+    code, out, _ = gossipfl(*row["again"].split()[1:])
+    assert code == 0
+    assert row["cause"] in out
+
+
+def test_a_wrong_name_is_refused(gossipfl: Call) -> None:
+    code, out, err = gossipfl("sim", "mutants", "--only", "nonsense")
+    assert code == 2
+    assert "merged-twice" in out + err
+
+
+def test_a_hunt_that_is_quick_begins_with_the_known_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[int] = []
+    monkeypatch.setattr(table, "_with", lambda mutant, plan: played.append(plan.seed))
+    assert hunt(Hunt("first-peer-decides", seeds=3, quick=True)).tried == 3
+    assert played == [26, 1, 2]
+    assert draw_plan(26).seed == 26
 
 
 def test_revoking_an_honest_device_unasked_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +127,6 @@ def test_revoking_an_honest_device_unasked_is_seen(monkeypatch: pytest.MonkeyPat
     victim, accuser = scene.devices[1], scene.devices[0]
     assert accuser.node is not None
     core: Any = accuser.node._core  # type: ignore[attr-defined]
-    assert isinstance(core.roster, Roster)
     inner = accuser.node.handle
 
     def handle(event: Any, now: float) -> Any:
