@@ -191,7 +191,6 @@ MUTANTS: tuple[Mutant, ...] = (
             _UNDOUBTED,
         ),
         _faults("restore", "restore", "partition", "sleep", "stop"),
-        known=26,
     ),
     Mutant(
         "waits-for-the-expelled",
