@@ -322,7 +322,7 @@ ERRORS: dict[str, ErrorEntry] = {
         Exit.CONFIG,
     ),
     "GF601": ErrorEntry(
-        "no privacy plan can be made of this",
+        "no privacy plan or audit can be made of this",
         "the message names the value and what is allowed; docs/how-to/privacy.md has examples",
         Exit.USAGE,
     ),

@@ -40,7 +40,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Fleet", "revoke", "revoke", "shut a device out of the fleet for good"),
     ("Models", "bundle", "bundle", "make, sign and check the training job (.gfl)"),
     ("Models", "models", "models", "list and export the model that the device holds"),
-    ("Evidence", "privacy", "privacy", "plan what a privacy budget buys"),
+    ("Evidence", "privacy", "privacy", "plan what a budget buys; audit what leaks"),
     ("Any", "explain", "explain", "what an error code means and what to do"),
 )
 

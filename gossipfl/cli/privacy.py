@@ -1,13 +1,17 @@
-"""`gossipfl privacy plan`: what a budget of epsilon buys."""
+"""`gossipfl privacy`: what a budget of epsilon buys, and whether more leaks than is said."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from argparse import Namespace
 from typing import Any
 
-from gossipfl.cli.output import Result
+from gossipfl.cli.output import Result, progress
 from gossipfl.errors import Exit, UserError
+
+CANARIES_MIN = 100  # fewer can hardly show anything
+CANARIES_MAX = 1_000_000  # delta 1e-5 then excuses all; and it takes minutes
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,6 +39,15 @@ def add_parser(subparsers: Any) -> None:
     one.add_argument("--devices", type=int, metavar="N", help="whose models are averaged")
     one.add_argument("--parameters", type=int, metavar="N", help="of the model")
     one.set_defaults(handler=plan)
+    two = words.add_parser("audit", help="attack the mechanisms that ship here with canaries")
+    two.add_argument("--unit", choices=("device", "record", "both"), default="both")
+    two.add_argument("--z", type=float, default=2.0, metavar="Z", help="default 2: epsilon 1.99")
+    two.add_argument("--delta", type=float, default=1e-5, metavar="X", help="default 1e-5")
+    two.add_argument("--canaries", type=int, default=20_000, metavar="N", help="default 20,000")
+    two.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="the median counts (default 5)"
+    )
+    two.set_defaults(handler=audit)
 
 
 def plan(args: Namespace) -> Result:
@@ -81,3 +94,59 @@ def plan(args: Namespace) -> Result:
         found.sentence,
     ]
     return Result(data, "\n".join(lines), Exit.NO if found.verdict is Verdict.USELESS else Exit.OK)
+
+
+def audit(args: Namespace) -> Result:
+    """Exit 1 if a claim was disproved."""
+    from device_agent.canary import canary
+    from gossipfl.privacy.canaries import GAMES, Audit, Subject
+    from gossipfl.privacy.protection import Z_MAX, Z_MIN, Unit
+
+    for what, value, low, high in (
+        ("z", args.z, Z_MIN, Z_MAX),
+        ("delta", args.delta, 1e-12, 0.1),
+        ("canaries", args.canaries, CANARIES_MIN, CANARIES_MAX),
+        ("runs", args.runs, 1, 100),
+    ):
+        if not low <= value <= high:
+            raise UserError("GF601", f"{what} is {value:g}, allowed {low:g} to {high:g}")
+    units = list(Unit) if args.unit == "both" else [Unit(args.unit)]
+    look = Audit(z=args.z, delta=args.delta, canaries=args.canaries, runs=args.runs)
+    example = canary() if Unit.RECORD in units else None
+    findings = []
+    for unit in units:
+        for game in GAMES[unit]:
+            progress(args, f"{unit.value}: {game.value}")
+            findings.append(look.play(unit, game, Subject(), os.urandom, example))
+    holds = all(finding.holds for finding in findings)
+    data = {
+        "holds": holds,
+        "claim": {unit.value: look.claim(unit) for unit in units},
+        "z": look.z,
+        "delta": look.delta,
+        "canaries": look.canaries,
+        "runs": look.runs,
+        "findings": [
+            {
+                "unit": finding.unit.value,
+                "game": finding.game.value,
+                "median": finding.median,
+                "bounds": list(finding.bounds),
+                "holds": finding.holds,
+            }
+            for finding in findings
+        ],
+    }
+    lines = [f"{'unit':<8} {'game':<12} {'shown':>7} {'claimed':>8}"]
+    lines += [
+        f"{f.unit.value:<8} {f.game.value:<12} {f.median:>7.2f} {f.claim:>8.2f}"
+        f"{'' if f.holds else '  LEAKS'}"
+        for f in findings
+    ]
+    lines.append("")
+    lines.append(
+        "No game showed more than is claimed. That is no proof: bounds are too low by nature."
+        if holds
+        else "More leaks than is claimed: do not use this installation for private data."
+    )
+    return Result(data, "\n".join(lines), Exit.OK if holds else Exit.NO)
