@@ -25,8 +25,8 @@ ROUNDS: tuple[Mutant, ...] = (
         (
             Edit(
                 "gossipfl.collector:Collector._plan",
-                "policy.attackers - condemned",
-                "policy.attackers - 1 - condemned",
+                "max(0, policy.attackers",
+                "max(0, policy.attackers - 1",
             ),
         ),
         with_liars("foe"),
