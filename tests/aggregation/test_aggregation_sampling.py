@@ -120,7 +120,7 @@ def test_a_thousand_devices_take_milliseconds() -> None:
         start = time.perf_counter()
         assumed_faulty(1000, attackers, sample_size(1000, attackers, 1 / 3))
         times.append(time.perf_counter() - start)
-    assert min(times) < 0.010
+    assert min(times) < 0.050  # two or three when idle
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_fleet_without_a_defence_is_ruined_by_one_liar(settled: list[Place]) -
 # --- processes ----------------------------------------------------------------------------------
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "in vain"

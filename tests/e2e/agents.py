@@ -27,9 +27,9 @@ from gossipfl.fleet import documents
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.messages import Stop
 
-WAIT_S = 60.0  # far above what anything here takes: several tests may share two cores
+WAIT_S = 120.0  # far above what anything here takes: several tests may share two cores
 LOOK_S = 0.05
-STOP_S = 5.0
+STOP_S = 15.0  # a second on an idle machine; the agent's own bound for training is 5
 
 
 def until(what: str, holds: Callable[[], Any], wait_s: float = WAIT_S) -> Any:

@@ -95,7 +95,7 @@ def test_an_agent_killed_in_mid_round_comes_back_as_itself(make: Make) -> None:
 
     # Nobody waits for the dead one longer than a round may take: its deadline, which a publish
     # late in the round puts off by half. The rest is for a machine that others use too.
-    bound_s = 3 * 1.5 * PACES["none"].round_deadline_s + 3
+    bound_s = 3 * 1.5 * PACES["none"].round_deadline_s + 20
     for device in others:
         rounds = device.status()["round"]
         at = time.monotonic()
@@ -301,7 +301,7 @@ def test_a_full_disk_stops_publishing_and_nothing_else(make: Make) -> None:
     resource.prlimit(first.process.pid, resource.RLIMIT_FSIZE, unlimited)
     at = time.monotonic()
     well = first.wait("new heads", lambda s: s["seq"] > sick["seq"] and not s["store_problem"])
-    assert time.monotonic() - at < 10
+    assert time.monotonic() - at < 30  # two seconds on an idle machine: retries double their pause
     assert fetch(health, "/healthz")[0] == 200
     until(
         "its peer to follow", lambda: seen_by(second, well["device"]).get("seq", 0) >= well["seq"]

@@ -17,7 +17,7 @@ from sim.demo.places import PORT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-RUN_S = 150  # it takes about 80 s on two idle cores; the tests share theirs
+RUN_S = 400  # it takes about 80 s on two idle cores; the tests share theirs
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -93,14 +93,14 @@ def test_ctrl_c_stops_every_agent_and_a_busy_port_is_said_aloud(tmp_path: Path) 
         demo = start(tmp_path, "--devices", "4", "--attackers", "1")
         assert demo.stderr is not None
         lines = []
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while "processes ready" not in "".join(lines[-1:]):
             assert time.monotonic() < until
             lines.append(demo.stderr.readline())
         assert any(f"port {PORT}" in line for line in lines)
         assert len(agents_below(tmp_path)) == 4
         demo.send_signal(signal.SIGINT)
-        out, err = demo.communicate(timeout=30)
+        out, err = demo.communicate(timeout=90)
     assert demo.returncode == 130
     assert "Traceback" not in out + err
     assert agents_below(tmp_path) == []

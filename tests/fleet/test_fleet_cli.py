@@ -23,7 +23,7 @@ from gossipfl.fleet.local import enrol_local
 from gossipfl.identity import device_name
 
 Call = Callable[..., tuple[int, str, str]]
-LINE_S = 20  # a bound, not a wait
+LINE_S = 90  # a bound, not a wait
 
 
 @pytest.fixture

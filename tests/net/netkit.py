@@ -22,6 +22,7 @@ from gossipfl.net.traffic import Traffic
 from gossipfl.shelf import Served, Shelf
 
 YEAR_S = 365 * 86_400
+BOUND_S = 30.0  # not a wait: far above what anything takes, on two cores that others use too
 # Deadlines that a test may wait for, and rates that it does not run into unasked.
 QUICK = Limits(
     header_deadline_s=0.5,
@@ -161,7 +162,7 @@ def an_object(address: Address, wanted: bytes, bytes_max: int = 1 << 30) -> Fetc
     return FetchObject(2, address, wanted, bytes_max)
 
 
-async def until(condition: Callable[[], object], bound_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], bound_s: float = BOUND_S) -> None:
     """Wait for `condition` to hold, turn by turn of the loop; TimeoutError after `bound_s`."""
     async with asyncio.timeout(bound_s):
         while not condition():  # noqa: ASYNC110 - counters have no event to wait for
@@ -211,7 +212,7 @@ async def raw(
         writer.transport.abort()
 
 
-async def closed(reader: asyncio.StreamReader, bound_s: float = 5.0) -> bytes:
+async def closed(reader: asyncio.StreamReader, bound_s: float = BOUND_S) -> bytes:
     """Everything that the peer sends until it closes. TimeoutError if it does not."""
     received = b""
     async with asyncio.timeout(bound_s):

@@ -92,9 +92,9 @@ async def test_three_on_one_host_find_each_other_and_not_another_fleet() -> None
     a, b, c = Seen(7001), Seen(7002), Seen(7003)
     stranger = Seen(7004, OTHER_KEY)
     async with looking(a, b, c, stranger):
-        await until(lambda: a.ports() == {7002, 7003}, 15.0)
-        await until(lambda: b.ports() == {7001, 7003}, 15.0)
-        await until(lambda: c.ports() == {7001, 7002}, 15.0)
+        await until(lambda: a.ports() == {7002, 7003}, 60.0)
+        await until(lambda: b.ports() == {7001, 7003}, 60.0)
+        await until(lambda: c.ports() == {7001, 7002}, 60.0)
         assert stranger.ports() == set()
         assert all(
             event.source is Source.MDNS and event.address.host == LOOPBACK
@@ -109,8 +109,8 @@ async def test_one_that_leaves_is_gone_and_one_that_comes_is_seen() -> None:
     a, b = Seen(7011), Seen(7012)
     async with looking(a):
         async with looking(b):
-            await until(lambda: a.ports() == {7012}, 15.0)
-        await until(lambda: a.ports() == set(), 15.0)
+            await until(lambda: a.ports() == {7012}, 60.0)
+        await until(lambda: a.ports() == set(), 60.0)
         assert a.events[-1] == PeerGone(Address(LOOPBACK, 7012))
 
 
@@ -118,13 +118,13 @@ async def test_one_that_leaves_is_gone_and_one_that_comes_is_seen() -> None:
 async def test_new_labels_are_no_departure() -> None:
     a, b = Seen(7021), Seen(7022)
     async with looking(a, b):
-        await until(lambda: a.ports() == {7022} and b.ports() == {7021}, 15.0)
+        await until(lambda: a.ports() == {7022} and b.ports() == {7021}, 60.0)
         speaking = next(iter(b.discovery._stations.values()))
         before = set(speaking._mine)
         await speaking.rotate()
-        await until(lambda: speaking._mine.isdisjoint(before), 15.0)
+        await until(lambda: speaking._mine.isdisjoint(before), 60.0)
         hearing = next(iter(a.discovery._stations.values()))
-        await until(lambda: set(hearing._names) == speaking._mine, 15.0)
+        await until(lambda: set(hearing._names) == speaking._mine, 60.0)
         assert sum(isinstance(event, PeerSeen) for event in a.events) == 1
         assert not any(isinstance(event, PeerGone) for event in a.events)
 
@@ -134,7 +134,7 @@ async def test_labels_change_by_themselves() -> None:
     a = Seen(7031, rotate_s=0.2)
     labels: set[str] = set()
     async with looking(a), _browsing() as found:
-        await until(lambda: len(labels | {n for n, _ in found}) >= 3, 20.0)
+        await until(lambda: len(labels | {n for n, _ in found}) >= 3, 60.0)
 
 
 @asynccontextmanager
@@ -169,7 +169,7 @@ async def test_a_record_names_no_device_no_host_and_no_model() -> None:
     device = device_name(Signer(b"s" * 32).device)
     a = Seen(7041)
     async with looking(a), _browsing() as found:
-        await until(lambda: [i for _, i in found if i.port == 7041], 15.0)
+        await until(lambda: [i for _, i in found if i.port == 7041], 60.0)
     name, info = next((n, i) for n, i in found if i.port == 7041)
     instance = name.removesuffix(f".{DISCOVERY_TYPE}")
     assert len(instance) == 32
@@ -206,7 +206,7 @@ async def test_forged_and_odd_records_are_ignored() -> None:
             )
         good = _info("gg", 7_109, {"v": "1", "f": tag(KEY, "gg", 7_109)})
         await zeroconf.async_register_service(good, cooperating_responders=True)
-        await until(lambda: 7_109 in a.ports(), 15.0)
+        await until(lambda: 7_109 in a.ports(), 60.0)
         assert a.ports() == {7_109}
         await zeroconf.async_close()
 
@@ -228,12 +228,12 @@ async def test_a_flood_of_records_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     a = Seen(7061)
     zeroconf = AsyncZeroconf(interfaces=[LOOPBACK], ip_version=IPVersion.V4Only)
     async with looking(a):
-        await until(lambda: a.discovery._stations, 15.0)
+        await until(lambda: a.discovery._stations, 60.0)
         for at in range(40):
             name = f"flood{at}"
             info = _info(name, 7_200 + at, {"v": "1", "f": tag(KEY, name, 7_200 + at)})
             await zeroconf.async_register_service(info, cooperating_responders=True)
-        await until(lambda: len(a.ports()) >= 10, 15.0)
+        await until(lambda: len(a.ports()) >= 10, 60.0)
         assert len(a.ports()) == 10
         await zeroconf.async_close()
 

