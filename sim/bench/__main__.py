@@ -16,6 +16,7 @@ BENCHES = {
     "idle": "four agents that rest: memory, processor share and bytes over a minute",
     "mnist": "ten simulated devices, the convolutional bundle, 5,000 real digits, Dirichlet 1",
     "codecs": "ms and bytes of each codec; --learn: accuracy against bytes, ten simulated devices",
+    "reputation": "with reputation and without: what liars get, what they are called, false alarms",
     "accountant": "epsilon of random schedules beside dp-accounting's, which has to be installed",
     "privacy": "ms of noise for 10^6 values, and DP-SGD beside plain local training",
     "cli": "what `gossipfl --help` and `gossipfl status` cost",
