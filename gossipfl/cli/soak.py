@@ -6,6 +6,7 @@ shows it again, on request a small one.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from argparse import Namespace
@@ -91,7 +92,7 @@ def soak(args: Namespace) -> Result:
     from sim.soak import Summary, play
     from sim.soak import soak as many
 
-    started = time.monotonic()
+    started, used = time.monotonic(), sum(os.times()[:4])
     until = None if args.seconds is None else started + args.seconds
     if args.plan is not None:
         plan = _read_plan(args.plan)
@@ -105,17 +106,17 @@ def soak(args: Namespace) -> Result:
             workers=args.workers,
             focus=args.focus,
         )
-    seconds = time.monotonic() - started
+    seconds, cpu_s = time.monotonic() - started, sum(os.times()[:4]) - used
     shrunk = _shrink(args, summary)
     first = shrunk.failure if shrunk else summary.failures[0] if summary.failures else None
     if first is not None and args.out is not None:
         args.out.write_text(first.plan.to_json() + "\n")
-    data = _data(summary, seconds)
+    data = _data(summary, seconds) | {"cpu_s": round(cpu_s, 1)}
     if first is not None:
         data["commit"] = commit()
         data["replays"] = shrunk.replays if shrunk else 0
         data["plan"] = first.plan.to_json()
-    lines = _lines(summary, seconds)
+    lines = [*_lines(summary, seconds), f"{cpu_s:.1f} s of CPU, workers included"]
     paint = palette(args).paint
     for failure in summary.failures:
         lines += [paint(f"seed {failure.seed}", "red"), *_report(failure, args)]
