@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
@@ -44,17 +43,3 @@ def test_a_failing_seed_is_named_with_how_to_run_it_again(
     assert "sim soak --seeds 1 --first-seed 77" in out
     plan = out.split("plan: ", 1)[1].splitlines()[0]
     assert Plan.from_json(plan) == draw_plan(77)
-
-
-def test_the_verb_runs_a_scenario(gossipfl: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, _ = gossipfl("sim", "run", "equal-seq", "--seed", "3", "--json")
-    data = json.loads(out.splitlines()[-1])["data"]
-    assert code == 0
-    assert data["extra"]["rounds"] <= 3
-    assert len(data["digest"]) == 64
-
-
-def test_a_wrong_name_gets_the_nearest(gossipfl: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, err = gossipfl("sim", "run", "losless")
-    assert code == 2
-    assert "lossless" in out + err
