@@ -2,13 +2,21 @@
 
 `script/bench rules --json` prints a table for each size and, as the last line, one JSON object.
 n models (own and n - 1 received) of d parameters, normal, as separate arrays for us and as one
-matrix for the rivals; f = n // 5. A figure is the median of some runs, in which all contenders take
-turns, so that a busy machine slows all alike. BLAS has one thread, as a node's worker has.
+matrix for the rivals; f = n // 5. A figure is the best of some runs, in which all contenders take
+turns. BLAS has one thread, as a node's worker has, and so CPU time is what an idle machine's clock
+would show. Targets are judged by it: on a busy machine the clock is kind to whoever is short.
 
-Most of a rival's time goes into fresh buffers as large as all models, and what these cost depends
-on the machine: with huge pages about twice a warm copy, without up to eight times. The run says
-what it was here; `NUMPY_MADVISE_HUGEPAGE=0` in front of the command switches numpy's use of huge
-pages off. Our rules take their chunks from a few MB that stay warm, so they hardly change.
+- `centered_clip`: all with a radius of 100, byzfl's default. `geometric_median`: ours until it has
+  settled, the rivals three steps. Other settings are each one's own.
+- `nnm` alone: every mixed model written out, as the rivals must. Our own rules never do that: in
+  `nnm+RULE` models are mixed chunk by chunk, or not at all where the rule needs only distances.
+- `defence`: all that a node does with a pull under `collapse+nna`: the merge, and what reputation
+  and convergence read from it (`gossipfl/work.py`), without the model's own evaluation.
+
+Much of a rival's time goes into fresh buffers as large as all models, and what these cost depends
+on the machine: where the kernel gives numpy huge pages about twice a warm copy, without them up to
+eight times. So the size that the targets are for is measured twice, with numpy as it comes and with
+NUMPY_MADVISE_HUGEPAGE=0. Our rules take their chunks from a few MB that stay warm.
 
 `script/bench rules --krum-ties 100` asks instead whether Krum's winner is right (bench_krum.py).
 """
@@ -19,7 +27,7 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -34,9 +42,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import bench_krum
 import rules_rivals as rivals
 
-from gossipfl.aggregation import RULES, merge_step
+from gossipfl import work
+from gossipfl.aggregation import RULES, CenteredClip, merge_step
 from gossipfl.aggregation.mixing import Mixed, neighbours
 from gossipfl.aggregation.models import Plain
+from gossipfl.events import StartMerge
+from gossipfl.interfaces import Evaluation
 
 MODELS = (10, 20, 50)
 PARAMETERS = (100_000, 1_000_000, 10_000_000)
@@ -46,8 +57,12 @@ BYTES_MAX = 10**9
 """Sizes whose models take more are left out."""
 TEMPORARY_MAX = 4 * 10**9
 """Rivals that would build more than this beside the models are left out."""
-COMPOSED = ("nnm+trimmed_mean", "nnm+geometric_median", "collapse+nna")
+COMPOSED = ("nnm+mean", "nnm+trimmed_mean", "nnm+geometric_median", "collapse+nna")
+DEFENCE = "defence"
 SEED = 1
+FLOATS_LONG = 2 * 10**7
+"""Models of more values in all get LONG_RUNS runs."""
+LONG_RUNS = 2
 
 # (contender, rival, at least so many times faster) at MAIN
 TARGETS = (
@@ -79,7 +94,7 @@ def write_mixed(rows: Sequence[np.ndarray], f: int, out: np.ndarray) -> None:
             row[start : start + part.size] = part
 
 
-def medians(contenders: Contenders, runs: int) -> dict[str, tuple[float, float]]:
+def best(contenders: Contenders, runs: int) -> dict[str, tuple[float, float]]:
     """Wall and CPU milliseconds of each, after one run to warm up; they take turns."""
     for call in contenders.values():
         call()
@@ -91,9 +106,7 @@ def medians(contenders: Contenders, runs: int) -> dict[str, tuple[float, float]]
             call()
             wall[name].append((time.perf_counter() - begun) * 1e3)
             cpu[name].append((time.process_time() - worked) * 1e3)
-    return {
-        name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in contenders
-    }
+    return {name: (min(wall[name]), min(cpu[name])) for name in contenders}
 
 
 def extra_mb(call: Callable[[], object]) -> float:
@@ -109,37 +122,65 @@ def extra_mb(call: Callable[[], object]) -> float:
 def fresh_over_warm(matrix: np.ndarray, runs: int) -> float:
     """How much longer a copy into a fresh buffer takes than one into memory in use."""
     warm = matrix.copy()
-    times = medians(
-        {"fresh": matrix.copy, "warm": lambda: np.copyto(warm, matrix)},
-        runs,
-    )
+    times = best({"fresh": matrix.copy, "warm": lambda: np.copyto(warm, matrix)}, runs)
     return times["fresh"][1] / times["warm"][1]
 
 
+class Nothing:
+    """A trainer that costs nothing: a merge's evaluation of the model is not the rule's."""
+
+    def loss(self, parameters: np.ndarray) -> float:
+        return 0.0
+
+    def evaluate(self, parameters: np.ndarray) -> Evaluation:
+        return Evaluation(0.0, None, 0)
+
+
 def ours(name: str, rows: Sequence[np.ndarray], f: int, out: np.ndarray) -> Callable[[], object]:
+    own, received = rows[0], list(rows[1:])
     if name == "nnm":
         return lambda: write_mixed(rows, f, out)
+    if name == DEFENCE:
+        initial, before = received[-1], received[-2]  # any two vectors
+        effect = StartMerge(
+            1, "collapse+nna", own, tuple(received), f, None, initial=initial, before=before
+        )
+        return lambda: work.merge(effect, Nothing())
     weights = [1.0] * len(rows) if name == "weighted_mean" else None
-    return lambda: merge_step(name, rows[0], rows[1:], f, weights)
+    settings = CenteredClip(rivals.RADIUS) if name == "centered_clip" else None
+    return lambda: merge_step(name, own, received, f, weights, settings)
+
+
+def opponents(name: str, matrix: np.ndarray, f: int) -> Contenders:
+    """The rivals that have such a rule and room for it."""
+    n, d = matrix.shape
+    if name.startswith("nnm") and 4 * n * (n - f) * d > TEMPORARY_MAX:
+        return {}
+    tables = {"naive": rivals.NAIVE, "byzfl": rivals.byzfl_calls(), "flwr": rivals.FLWR}
+    step, _, last = name.rpartition("+")
+    found: Contenders = {}
+    for rival, calls in tables.items():
+        if step == "nnm" and step in calls:
+            first, then = calls[step], calls[last]
+            found[rival] = lambda first=first, then=then: then(first(matrix, f), f)
+        elif not step and name in calls:
+            found[rival] = lambda run=calls[name]: run(matrix, f)
+    return found
 
 
 def measure(n: int, d: int, runs: int) -> dict[str, Any]:
     """One size: {"n", "d", "f", "read_pass_ms", "fresh_over_warm", "rules": {name: {...}}}."""
     f = n // 5
+    runs = runs if n * d <= FLOATS_LONG else min(runs, LONG_RUNS)
     rng = np.random.default_rng(SEED)
     matrix = rng.standard_normal((n, d), dtype=np.float32)
     rows = [row.copy() for row in matrix]
     out = np.zeros_like(matrix)
-    tables = {"naive": rivals.NAIVE, "byzfl": rivals.byzfl_calls(), "flwr": rivals.FLWR}
     rules: dict[str, dict[str, float]] = {}
-    for name in [*RULES, "nnm", *COMPOSED]:
+    for name in [*RULES, "nnm", *COMPOSED, DEFENCE]:
         call = ours(name, rows, f, out)
-        contenders: Contenders = {"pass": lambda: read_pass(rows), "ours": call}
-        for rival, calls in tables.items():
-            too_big = name == "nnm" and 4 * n * (n - f) * d > TEMPORARY_MAX
-            if name in calls and not too_big:
-                contenders[rival] = lambda run=calls[name]: run(matrix, f)
-        times = medians(contenders, runs)
+        against = opponents(name, matrix, f)
+        times = best({"pass": lambda: read_pass(rows), "ours": call, **against}, runs)
         mine, cpu = times["ours"]
         row = {
             "ms": mine,
@@ -147,94 +188,114 @@ def measure(n: int, d: int, runs: int) -> dict[str, Any]:
             "read_passes": mine / times["pass"][0],
             "read_passes_cpu": cpu / times["pass"][1],
         }
-        for rival in tables:
-            if rival in times:
-                row[f"{rival}_ms"] = times[rival][0]
-                row[f"over_{rival}"] = times[rival][0] / mine
-                row[f"over_{rival}_cpu"] = times[rival][1] / cpu
+        for rival in against:
+            row[f"{rival}_ms"] = times[rival][0]
+            row[f"over_{rival}"] = times[rival][0] / mine
+            row[f"over_{rival}_cpu"] = times[rival][1] / cpu
         rules[name] = {key: round(value, 2) for key, value in row.items()}
         if name != "nnm" and (n, d) == MAIN:
             rules[name]["memory_mb"] = round(extra_mb(call), 1)
         sys.stderr.write(f"n={n} d={d} {name}\n")
-    pass_ms = medians({"pass": lambda: read_pass(rows)}, runs)["pass"][0]
+    pass_ms = best({"pass": lambda: read_pass(rows)}, runs)["pass"][0]
     return {
         "n": n,
         "d": d,
         "f": f,
+        "runs": runs,
         "read_pass_ms": round(pass_ms, 2),
         "fresh_over_warm": round(fresh_over_warm(matrix, runs), 1),
         "rules": rules,
     }
 
 
-def verdicts(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each target beside what came out: {"what", "target", "got", "got_cpu", "verdict"}.
+def verdicts(case: dict[str, Any], small: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Each target beside what came out: {"what", "target", "got", "got_wall", "verdict", ...}.
 
-    The verdict is on wall time. CPU time says what a machine with nothing else to do would show.
+    The verdict is on CPU time. small: the same size with small pages.
     """
 
-    def verdict(what: str, name: str, key: str, target: float, least: bool) -> dict[str, Any]:
-        got = case["rules"][name].get(key)
-        cpu = case["rules"][name].get("cpu_ms" if key == "ms" else f"{key}_cpu")
+    def judged(of: dict[str, Any], name: str, key: str, target: float) -> tuple[Any, Any, str]:
+        wall = of["rules"][name].get(key)
+        got = of["rules"][name].get("cpu_ms" if key == "ms" else f"{key}_cpu")
         if got is None:
-            word = "not measured"
-        else:
-            word = "ok" if (got >= target if least else got <= target) else "missed"
-        sign = ">=" if least else "<="
-        row = {"what": what, "target": f"{sign} {target:g}", "got": got, "got_cpu": cpu}
-        return {**row, "verdict": word}
+            return None, None, "not measured"
+        least = key.startswith("over")
+        return got, wall, "ok" if (got >= target if least else got <= target) else "missed"
 
-    return [
-        *(
-            verdict(f"{name}: times faster than {rival}", name, f"over_{rival}", target, True)
-            for name, rival, target in TARGETS
-        ),
-        verdict("nna: read passes", "nna", "read_passes", NNA_PASSES_MAX, False),
-        verdict("collapse+nna: ms", "collapse+nna", "ms", DEFENCE_MS_MAX, False),
+    wanted = [
+        (f"{name}: times faster than {rival}", name, f"over_{rival}", target)
+        for name, rival, target in TARGETS
     ]
+    wanted.append(("nna: read passes", "nna", "read_passes", NNA_PASSES_MAX))
+    wanted.append(("the whole default defence: ms", DEFENCE, "ms", DEFENCE_MS_MAX))
+    lines = []
+    for what, name, key, target in wanted:
+        line = {"what": what, "target": f"{'>=' if key.startswith('over') else '<='} {target:g}"}
+        names = ("got", "got_wall", "verdict")
+        line |= dict(zip(names, judged(case, name, key, target), strict=True))
+        if small is not None:
+            judgement = judged(small, name, key, target)
+            line |= {f"small_pages_{name}": x for name, x in zip(names, judgement, strict=True)}
+        lines.append(line)
+    return lines
 
 
-def run(sizes: Sequence[tuple[int, int]], runs: int) -> dict[str, Any]:
+def with_small_pages(runs: int) -> dict[str, Any]:
+    """The main size again, in a process whose numpy asks for no huge pages."""
+    command = [sys.executable, __file__, "--json", "--main", "--no-small-pages", "--runs"]
+    done = subprocess.run(
+        [*command, str(runs)],
+        env={**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    case: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["data"]["cases"][0]
+    return {**case, "small_pages": True}
+
+
+def run(sizes: Sequence[tuple[int, int]], runs: int, small_pages: bool) -> dict[str, Any]:
     """{"runs", "numpy", "byzfl", "processors", "cases": [...], "targets": [...]}."""
     cases = [measure(n, d, runs) for n, d in sizes]
+    main_case = next((case for case in cases if (case["n"], case["d"]) == MAIN), None)
+    small = with_small_pages(runs) if small_pages else None
     return {
         "runs": runs,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "byzfl": bool(rivals.byzfl_calls()),
         "processors": os.cpu_count(),
-        "cases": cases,
-        "targets": [
-            line for case in cases if (case["n"], case["d"]) == MAIN for line in verdicts(case)
-        ],
+        "cases": [*cases, *([small] if small else [])],
+        "targets": verdicts(main_case, small) if main_case else [],
     }
 
 
 def text(result: dict[str, Any]) -> str:
-    """The result as Markdown tables."""
+    """The result as Markdown tables, the targets first."""
     lines = []
-    for case in result["cases"]:
-        lines.append(
-            f"\n## n = {case['n']}, d = {case['d']}, f = {case['f']}\n\n"
-            f"One read-only pass over the models: {case['read_pass_ms']} ms. "
-            f"A fresh copy of them takes {case['fresh_over_warm']} times a warm one.\n\n"
-            "| rule | ms | CPU ms | passes | naive ms | x | byzfl ms | x | flwr ms | x | MB |\n"
-            "|---|---|---|---|---|---|---|---|---|---|---|"
-        )
-        keys = ["ms", "cpu_ms", "read_passes"]
-        keys += [
-            f"{kind}{rival}{unit}"
-            for rival in ("naive", "byzfl", "flwr")
-            for kind, unit in (("", "_ms"), ("over_", ""))
-        ]
-        for name, row in case["rules"].items():
-            cells = [str(row.get(key, "-")) for key in [*keys, "memory_mb"]]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
     if result["targets"]:
-        lines.append("\n## Targets\n\n| what | target | got | CPU time | |\n|---|---|---|---|---|")
+        heads = list(result["targets"][0])
+        titles = " | ".join(name.replace("_", " ") for name in heads)
+        lines.append(f"\n## Targets, n = {MAIN[0]}, d = {MAIN[1]}\n")
+        lines.append(f"| {titles} |\n|{'---|' * len(heads)}")
     lines += [
         f"| {' | '.join(str(cell) for cell in line.values())} |" for line in result["targets"]
     ]
+    for case in result["cases"]:
+        pages = ", small pages" if case.get("small_pages") else ""
+        lines.append(
+            f"\n## n = {case['n']}, d = {case['d']}, f = {case['f']}{pages}\n\n"
+            f"Best of {case['runs']}. One read-only pass over the models: {case['read_pass_ms']} "
+            f"ms. A fresh copy of them takes {case['fresh_over_warm']} times a warm one.\n\n"
+            "| rule | CPU ms | wall ms | passes | x naive | x byzfl | x flwr | wall ms of naive | "
+            "byzfl | flwr | MB |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        )
+        names = ("naive", "byzfl", "flwr")
+        keys = ["cpu_ms", "ms", "read_passes_cpu"]
+        keys += [f"over_{name}_cpu" for name in names] + [f"{name}_ms" for name in names]
+        for name, row in case["rules"].items():
+            cells = [str(row.get(key, "-")) for key in [*keys, "memory_mb"]]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -242,6 +303,12 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/bench rules", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--main", action="store_true", help="only n = 20, d = 10^6")
+    parser.add_argument(
+        "--no-small-pages",
+        action="store_false",
+        dest="small_pages",
+        help="do not measure the main size again without huge pages",
+    )
     parser.add_argument("--runs", type=int, default=5, help="runs of each contender (default 5)")
     parser.add_argument("--krum-ties", type=int, metavar="CASES", help="Krum's winner, near-tied")
     parser.add_argument("--d", type=int, default=10_000_000, help="with --krum-ties: parameters")
@@ -257,14 +324,13 @@ def main(argv: Sequence[str]) -> int:
         shown = f"\n| | |\n|---|---|\n{shown}"
     else:
         sizes = [(n, d) for d in PARAMETERS for n in MODELS if 4 * n * d <= BYTES_MAX]
-        result = run([MAIN] if args.main else sizes, args.runs)
+        result = run([MAIN] if args.main else sizes, args.runs, args.small_pages)
         shown = text(result)
     envelope = json.dumps({"schema": 1, "status": "ok", "data": result}, separators=(",", ":"))
     if args.save:
-        pages = os.environ.get("NUMPY_MADVISE_HUGEPAGE")
-        command = f"NUMPY_MADVISE_HUGEPAGE={pages} " if pages else ""
-        command += f"script/bench rules {' '.join(argv)}"
-        head = f"# Aggregation rules\n\n`{command}`\n\n{__doc__.strip()}\n"
+        command = f"script/bench rules {' '.join(argv)}"
+        about = bench_krum.__doc__ if args.krum_ties else __doc__
+        head = f"# Aggregation rules\n\n`{command}`\n\n{(about or '').strip()}\n"
         args.save.with_suffix(".md").write_text(f"{head}{shown}\n")
         args.save.with_suffix(".json").write_text(envelope + "\n")
     print(shown)

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+RADIUS = 100.0
+"""Of centred clipping: byzfl's default, for all."""
+
 Call = Callable[[np.ndarray, int], object]
 """float32[n, d] and f to whatever the rival returns."""
 
@@ -78,7 +81,7 @@ NAIVE: dict[str, Call] = {
     "multi_krum": lambda x, f: x[krum_order(x, f)[: len(x) - f]].mean(axis=0),
     "nna": nna,
     "geometric_median": geometric_median,
-    "centered_clip": lambda x, f: clipped(x, 100.0),
+    "centered_clip": lambda x, f: clipped(x, RADIUS),
     "cs_plus": cs_plus,
     "balance": balance,
     "nnm": nnm,
@@ -112,7 +115,7 @@ def byzfl_calls() -> dict[str, Call]:
         "multi_krum": lambda x, f: byzfl.MultiKrum(f)(x),
         "nna": lambda x, f: byzfl.MoNNA(f, 0)(x),
         "geometric_median": lambda x, f: byzfl.GeometricMedian()(x),
-        "centered_clip": lambda x, f: byzfl.CenteredClipping()(x),
+        "centered_clip": lambda x, f: byzfl.CenteredClipping(tau=RADIUS)(x),
         "nnm": lambda x, f: byzfl.NNM(f)(x),
     }
 
