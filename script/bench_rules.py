@@ -40,6 +40,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import bench_krum
+import rules_report as report
 import rules_rivals as rivals
 
 from gossipfl import work
@@ -51,32 +52,15 @@ from gossipfl.interfaces import Evaluation
 
 MODELS = (10, 20, 50)
 PARAMETERS = (100_000, 1_000_000, 10_000_000)
-MAIN = (20, 1_000_000)
-"""The size that the targets are for."""
 BYTES_MAX = 10**9
 """Sizes whose models take more are left out."""
 TEMPORARY_MAX = 4 * 10**9
 """Rivals that would build more than this beside the models are left out."""
 COMPOSED = ("nnm+mean", "nnm+trimmed_mean", "nnm+geometric_median", "collapse+nna")
-DEFENCE = "defence"
 SEED = 1
 FLOATS_LONG = 2 * 10**7
 """Models of more values in all get LONG_RUNS runs."""
 LONG_RUNS = 2
-
-# (contender, rival, at least so many times faster) at MAIN
-TARGETS = (
-    ("median", "naive", 11.0),
-    ("trimmed_mean", "naive", 2.1),
-    ("krum", "naive", 1.9),
-    ("krum", "byzfl", 6.0),
-    ("multi_krum", "byzfl", 5.5),
-    ("geometric_median", "byzfl", 9.0),
-    ("centered_clip", "byzfl", 3.2),
-    ("nnm", "byzfl", 35.0),
-)
-NNA_PASSES_MAX = 3.0
-DEFENCE_MS_MAX = 40.0
 
 Contenders = dict[str, Callable[[], object]]
 
@@ -140,7 +124,7 @@ def ours(name: str, rows: Sequence[np.ndarray], f: int, out: np.ndarray) -> Call
     own, received = rows[0], list(rows[1:])
     if name == "nnm":
         return lambda: write_mixed(rows, f, out)
-    if name == DEFENCE:
+    if name == report.DEFENCE:
         initial, before = received[-1], received[-2]  # any two vectors
         effect = StartMerge(
             1, "collapse+nna", own, tuple(received), f, None, initial=initial, before=before
@@ -177,7 +161,7 @@ def measure(n: int, d: int, runs: int) -> dict[str, Any]:
     rows = [row.copy() for row in matrix]
     out = np.zeros_like(matrix)
     rules: dict[str, dict[str, float]] = {}
-    for name in [*RULES, "nnm", *COMPOSED, DEFENCE]:
+    for name in [*RULES, "nnm", *COMPOSED, report.DEFENCE]:
         call = ours(name, rows, f, out)
         against = opponents(name, matrix, f)
         times = best({"pass": lambda: read_pass(rows), "ours": call, **against}, runs)
@@ -193,7 +177,7 @@ def measure(n: int, d: int, runs: int) -> dict[str, Any]:
             row[f"over_{rival}"] = times[rival][0] / mine
             row[f"over_{rival}_cpu"] = times[rival][1] / cpu
         rules[name] = {key: round(value, 2) for key, value in row.items()}
-        if name != "nnm" and (n, d) == MAIN:
+        if name != "nnm" and (n, d) == report.MAIN:
             rules[name]["memory_mb"] = round(extra_mb(call), 1)
         sys.stderr.write(f"n={n} d={d} {name}\n")
     pass_ms = best({"pass": lambda: read_pass(rows)}, runs)["pass"][0]
@@ -206,38 +190,6 @@ def measure(n: int, d: int, runs: int) -> dict[str, Any]:
         "fresh_over_warm": round(fresh_over_warm(matrix, runs), 1),
         "rules": rules,
     }
-
-
-def verdicts(case: dict[str, Any], small: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Each target beside what came out: {"what", "target", "got", "got_wall", "verdict", ...}.
-
-    The verdict is on CPU time. small: the same size with small pages.
-    """
-
-    def judged(of: dict[str, Any], name: str, key: str, target: float) -> tuple[Any, Any, str]:
-        wall = of["rules"][name].get(key)
-        got = of["rules"][name].get("cpu_ms" if key == "ms" else f"{key}_cpu")
-        if got is None:
-            return None, None, "not measured"
-        least = key.startswith("over")
-        return got, wall, "ok" if (got >= target if least else got <= target) else "missed"
-
-    wanted = [
-        (f"{name}: times faster than {rival}", name, f"over_{rival}", target)
-        for name, rival, target in TARGETS
-    ]
-    wanted.append(("nna: read passes", "nna", "read_passes", NNA_PASSES_MAX))
-    wanted.append(("the whole default defence: ms", DEFENCE, "ms", DEFENCE_MS_MAX))
-    lines = []
-    for what, name, key, target in wanted:
-        line = {"what": what, "target": f"{'>=' if key.startswith('over') else '<='} {target:g}"}
-        names = ("got", "got_wall", "verdict")
-        line |= dict(zip(names, judged(case, name, key, target), strict=True))
-        if small is not None:
-            judgement = judged(small, name, key, target)
-            line |= {f"small_pages_{name}": x for name, x in zip(names, judgement, strict=True)}
-        lines.append(line)
-    return lines
 
 
 def with_small_pages(runs: int) -> dict[str, Any]:
@@ -257,7 +209,7 @@ def with_small_pages(runs: int) -> dict[str, Any]:
 def run(sizes: Sequence[tuple[int, int]], runs: int, small_pages: bool) -> dict[str, Any]:
     """{"runs", "numpy", "byzfl", "processors", "cases": [...], "targets": [...]}."""
     cases = [measure(n, d, runs) for n, d in sizes]
-    main_case = next((case for case in cases if (case["n"], case["d"]) == MAIN), None)
+    main_case = next((case for case in cases if (case["n"], case["d"]) == report.MAIN), None)
     small = with_small_pages(runs) if small_pages else None
     return {
         "runs": runs,
@@ -266,37 +218,8 @@ def run(sizes: Sequence[tuple[int, int]], runs: int, small_pages: bool) -> dict[
         "byzfl": bool(rivals.byzfl_calls()),
         "processors": os.cpu_count(),
         "cases": [*cases, *([small] if small else [])],
-        "targets": verdicts(main_case, small) if main_case else [],
+        "targets": report.verdicts(main_case, small) if main_case else [],
     }
-
-
-def text(result: dict[str, Any]) -> str:
-    """The result as Markdown tables, the targets first."""
-    lines = []
-    if result["targets"]:
-        heads = list(result["targets"][0])
-        titles = " | ".join(name.replace("_", " ") for name in heads)
-        lines.append(f"\n## Targets, n = {MAIN[0]}, d = {MAIN[1]}\n")
-        lines.append(f"| {titles} |\n|{'---|' * len(heads)}")
-    lines += [
-        f"| {' | '.join(str(cell) for cell in line.values())} |" for line in result["targets"]
-    ]
-    for case in result["cases"]:
-        pages = ", small pages" if case.get("small_pages") else ""
-        lines.append(
-            f"\n## n = {case['n']}, d = {case['d']}, f = {case['f']}{pages}\n\n"
-            f"Best of {case['runs']}. One read-only pass over the models: {case['read_pass_ms']} "
-            f"ms. A fresh copy of them takes {case['fresh_over_warm']} times a warm one.\n\n"
-            "| rule | CPU ms | wall ms | passes | x naive | x byzfl | x flwr | wall ms of naive | "
-            "byzfl | flwr | MB |\n|---|---|---|---|---|---|---|---|---|---|---|"
-        )
-        names = ("naive", "byzfl", "flwr")
-        keys = ["cpu_ms", "ms", "read_passes_cpu"]
-        keys += [f"over_{name}_cpu" for name in names] + [f"{name}_ms" for name in names]
-        for name, row in case["rules"].items():
-            cells = [str(row.get(key, "-")) for key in [*keys, "memory_mb"]]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -324,14 +247,12 @@ def main(argv: Sequence[str]) -> int:
         shown = f"\n| | |\n|---|---|\n{shown}"
     else:
         sizes = [(n, d) for d in PARAMETERS for n in MODELS if 4 * n * d <= BYTES_MAX]
-        result = run([MAIN] if args.main else sizes, args.runs, args.small_pages)
-        shown = text(result)
+        result = run([report.MAIN] if args.main else sizes, args.runs, args.small_pages)
+        shown = report.text(result)
     envelope = json.dumps({"schema": 1, "status": "ok", "data": result}, separators=(",", ":"))
     if args.save:
-        command = f"script/bench rules {' '.join(argv)}"
         about = bench_krum.__doc__ if args.krum_ties else __doc__
-        head = f"# Aggregation rules\n\n`{command}`\n\n{(about or '').strip()}\n"
-        args.save.with_suffix(".md").write_text(f"{head}{shown}\n")
+        report.save(args.save, f"`script/bench rules {' '.join(argv)}`\n\n{about}", shown)
         args.save.with_suffix(".json").write_text(envelope + "\n")
     print(shown)
     if args.json:
