@@ -118,6 +118,19 @@ def split_dirichlet(
     return [data.take(generator.permutation(np.array(part, dtype=np.int64))) for part in rows]
 
 
+def split_mixed(data: Examples, parts: int, size: int, alpha: float, seed: int) -> list[Examples]:
+    """`size` examples for each part. Each draws its own mix of classes from Dirichlet(alpha), and
+    its examples from all that there are of a class: parts may share some."""
+    generator = np.random.default_rng(seed)
+    of_class = [np.flatnonzero(data.y == label) for label in range(data.classes)]
+    found = []
+    for _ in range(parts):
+        counts = generator.multinomial(size, generator.dirichlet([alpha] * data.classes))
+        drawn = [generator.choice(of_class[label], n) for label, n in enumerate(counts) if n]
+        found.append(data.take(generator.permutation(np.concatenate(drawn).astype(np.int64))))
+    return found
+
+
 def split_by_class(data: Examples, parts: int, classes: int, seed: int) -> list[Examples]:
     """Each part has examples of `classes` classes only, dealt in turn (McMahan 2017's shards).
 

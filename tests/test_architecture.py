@@ -55,7 +55,7 @@ PURE_MAX = 3
 BLIND = {"aggregation", "privacy", "audit", "codecs"}  # level 1 rooms that do not see each other
 SIBLINGS = 2  # modules of this level never import each other
 # Rooms of sim that start real processes and read real clocks; the rest of sim is its pure world.
-SIM_SHELLS = ("sim.demo", "sim.bench", "sim.workers", "sim.bundled")
+SIM_SHELLS = ("sim.demo", "sim.bench", "sim.workers", "sim.bundled", "sim.matrix")
 
 BANNED_MODULES = {
     *("asyncio", "threading", "socket", "aiohttp", "zeroconf", "onnxruntime"),
