@@ -7,10 +7,11 @@ step would save five microseconds and fix the optimiser for good.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from device_agent.batches import Array, Examples
-from device_agent.clipped import ClippedSums
 from device_agent.runtime import Session, session
 from gossipfl.bundle.archive import Bundle
 from gossipfl.bundle.manifest import EVALUATE, GRADIENT
@@ -18,8 +19,10 @@ from gossipfl.errors import UserError
 from gossipfl.interfaces import Evaluation
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
-from gossipfl.privacy import Noised, RecordPrivacy
-from gossipfl.privacy.record_unit import Descent, train
+
+if TYPE_CHECKING:
+    from device_agent.clipped import ClippedSums
+    from gossipfl.privacy import Noised, RecordPrivacy
 
 
 class OnnxTrainer:
@@ -97,6 +100,10 @@ class OnnxTrainer:
 
         `key`: 32 fresh bytes of the operating system, for the noise and for who is taken.
         """
+        # Who trains without privacy does not load what it needs.
+        from device_agent.clipped import ClippedSums
+        from gossipfl.privacy.record_unit import Descent, train
+
         if self._clipped is None:
             self._clipped = ClippedSums(self._bundle, self._train)
         descent = Descent(training.learning_rate, training.momentum, training.prox)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 
 import numpy as np
 
 from gossipfl.parameters import Cleared, Vector
-from gossipfl.privacy import DevicePrivacy, Noised, RecordPrivacy
-from gossipfl.privacy.canaries import Make, Subject
+from gossipfl.privacy import DevicePrivacy, Noised, RecordPrivacy, Unit
+from gossipfl.privacy.canaries import Audit, Game, Make, Subject
 from gossipfl.privacy.device_unit import noised
 from gossipfl.privacy.record_unit import ClippedSum, Descent, train
 from gossipfl.privacy.stream import Stream
@@ -89,3 +91,32 @@ BUGS = {
     "new noise on retry": Subject(again=again),
     "noise for C, not 2 C": Subject(device=one_clip_device),
 }
+
+# Which game finds which bug. A game that cannot see a bug must not be what finds it.
+FINDS = [
+    (Unit.DEVICE, "half noise", Game.OPPOSITE),
+    (Unit.DEVICE, "no clip", Game.PRESENT),
+    (Unit.DEVICE, "reused seed", Game.DIFFERENCE),
+    (Unit.DEVICE, "new noise on retry", Game.RETRY),
+    (Unit.DEVICE, "noise for C, not 2 C", Game.OPPOSITE),
+    (Unit.RECORD, "half noise", Game.PRESENT),
+    (Unit.RECORD, "no clip", Game.PRESENT),
+    (Unit.RECORD, "reused seed", Game.DIFFERENCE),
+    (Unit.RECORD, "new noise on retry", Game.RETRY),
+]
+
+
+def main() -> None:
+    """`python tests/privacy/planted.py`: five runs of each, as `gossipfl privacy audit` makes."""
+    from device_agent.canary import canary
+
+    example = canary()
+    for unit, bug, game in FINDS:
+        found = Audit().play(unit, game, BUGS[bug], os.urandom, example)
+        word = "passed" if found.holds else "found"
+        sys.stdout.write(f"{unit.value:<7} {bug:<22} {game.value:<11} {found.median:5.2f} {word}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

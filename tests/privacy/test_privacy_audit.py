@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from planted import BUGS
+from planted import BUGS, FINDS
 
 from device_agent.canary import canary
 from gossipfl.privacy import Unit
@@ -73,20 +73,6 @@ def test_more_right_than_guessed_is_refused() -> None:
 def test_what_ships_stays_within_its_claim(unit: Unit, game: Game) -> None:
     found = ONE.play(unit, game, Subject(), entropy(), canary() if unit is Unit.RECORD else None)
     assert found.holds, found
-
-
-# Which game finds what. A game that cannot see a bug must not be what finds it.
-FINDS = [
-    (Unit.DEVICE, "half noise", Game.OPPOSITE),
-    (Unit.DEVICE, "no clip", Game.PRESENT),
-    (Unit.DEVICE, "reused seed", Game.DIFFERENCE),
-    (Unit.DEVICE, "new noise on retry", Game.RETRY),
-    (Unit.DEVICE, "noise for C, not 2 C", Game.OPPOSITE),
-    (Unit.RECORD, "half noise", Game.PRESENT),
-    (Unit.RECORD, "no clip", Game.PRESENT),
-    (Unit.RECORD, "reused seed", Game.DIFFERENCE),
-    (Unit.RECORD, "new noise on retry", Game.RETRY),
-]
 
 
 @pytest.mark.slow

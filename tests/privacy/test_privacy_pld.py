@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gossipfl.privacy.gaussian import epsilon_of
 from gossipfl.privacy.pld import Spend, epsilon_of_steps
-from sim.bench.accountant import record
+from sim.bench.accountant import oracle, record
 
 DELTA = 1e-5
 
@@ -87,6 +87,24 @@ def test_sampling_and_noise_help_and_steps_cost(
     assert epsilon_of_steps(delta, [Spend(z, rate, steps + 1 + steps // 10)]) >= spent * 0.999
     assert epsilon_of_steps(delta, [Spend(z * 1.1, rate, steps)]) <= spent * 1.001
     assert epsilon_of_steps(delta * 2, [Spend(z, rate, steps)]) <= spent * 1.001
+
+
+@pytest.mark.parametrize(
+    "spends",
+    [
+        [Spend(0.25, 1.0, 3), Spend(1.0, 0.5, 2)],
+        [Spend(0.12, 1.0, 1), Spend(2.0, 0.5, 2)],
+        [Spend(4.0, 1.0, 10), Spend(1.2, 0.1, 100)],
+        [Spend(0.5, 1.0, 1), Spend(0.8, 0.001, 1000)],
+        [Spend(0.12, 0.9999, 1)],
+    ],
+)
+@pytest.mark.parametrize("delta", [1e-5, 1e-10])
+def test_releases_of_a_whole_device_and_steps_compose(spends: list[Spend], delta: float) -> None:
+    """A ledger may hold both; large losses must not get lost in 1 - 1."""
+    pytest.importorskip("dp_accounting")
+    ours = epsilon_of_steps(delta, spends)
+    assert ours == pytest.approx(oracle(delta, spends, 1e-3), rel=0.01)
 
 
 def test_the_order_and_the_cut_of_phases_do_not_matter() -> None:
