@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from harness import Device, Puppet, Table
 
-from gossipfl.errors import LocalError
+from gossipfl.errors import Fault, LocalError
 from gossipfl.events import (
     Commit,
+    FetchFailed,
     FetchHead,
     FetchObject,
     HeadReceived,
@@ -331,3 +332,21 @@ def test_keys_that_have_signed_nothing_yet_need_no_majority() -> None:
     table.employ()
     table.introduce(*others[1:4])
     table.until(lambda: me.node.view().seq >= 1, 120.0)
+
+
+def test_a_wiped_device_asks_all_who_are_there_not_just_a_majority() -> None:
+    """The one that knows may be the last; one that never answers does not hold it up."""
+    table, me, others = wiped(9)
+    holder, silent = others[0], others[1]
+    holder.heads[me.id] = Puppet(holder.fleet, me.keys, me.address).publish()
+    table.hold = lambda device, effect: (
+        isinstance(effect, FetchHead)
+        and effect.device == me.id
+        and effect.address == silent.address
+    )
+    for other in (*others[1:], holder):
+        table.introduce(other)
+    stalled = me.open
+    table.until(lambda: stalled, 60.0)
+    table.send(me, FetchFailed(next(iter(stalled)), Fault.STALLED, "no answer"))
+    table.until(lambda: me.node.view().seq > RESTORE_SKIP, 120.0)
