@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from gossipfl.config import PACES, NodeSettings
 from gossipfl.events import Address, PolicyReceived, RevocationReceived
+from gossipfl.identity import device_name
 from gossipfl.memory import MemoryStore, StoreFault
 from gossipfl.objects import digest
 from sim.adversaries import Adversary, BitFlipper, Foe, Silent, StaleReplay
@@ -68,6 +69,9 @@ LIARS: dict[str, Callable[[int], Adversary]] = {
     "frozen": lambda seed: Frozen(),
     "tamperer": Tamperer,
 }
+
+
+FORKERS = frozenset({"fork", "odd_even", "odd_even_withheld"})
 
 
 def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
@@ -243,6 +247,22 @@ class History:
                 RECOVERY_S,
             )
         world.finish()
+
+    def forkers(self) -> tuple[int, int]:
+        """Devices that signed two chains and were not revoked, and how many of them every honest
+        device that is able has proof against, at the end."""
+        scene = self.scene
+        liars = zip(scene.devices[self.plan.honest :], self.plan.liars, strict=True)
+        forkers = [
+            device_name(device.device)
+            for device, name in liars
+            if name in FORKERS and device.device not in scene.fleet.revoked
+        ]
+        condemned = [
+            {peer.device for peer in scene.view(d).peers if peer.state == "condemned"}
+            for d in self.able()
+        ]
+        return len(forkers), sum(all(name in seen for seen in condemned) for name in forkers)
 
     def able(self) -> list[SimDevice]:
         """Honest devices from which progress may be asked."""

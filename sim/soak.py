@@ -37,6 +37,8 @@ class Played:
     entries: int  # events and effects
     digest: str  # of the trace
     faults: dict[str, int]
+    forkers: int  # who signed two chains
+    proven: int  # of them, against whom every honest device has proof in the end
     failure: Failure | None
 
 
@@ -48,6 +50,8 @@ class Summary:
     device_s: float = 0.0  # virtual seconds times devices
     device_rounds: int = 0
     entries: int = 0
+    forkers: int = 0
+    proven: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
@@ -66,6 +70,8 @@ class Summary:
         self.device_s += played.virtual_s * played.plan.devices
         self.device_rounds += played.device_rounds
         self.entries += played.entries
+        self.forkers += played.forkers
+        self.proven += played.proven
         for name, count in played.faults.items():
             self.faults[name] = self.faults.get(name, 0) + count
         if played.failure is not None:
@@ -88,6 +94,7 @@ def play(plan: Plan) -> Played:
         world.trace.entries,
         world.trace.digest(),
         history.counts,
+        *history.forkers(),
         failure,
     )
 

@@ -146,6 +146,8 @@ def _data(summary: Summary, seconds: float) -> dict[str, Any]:
         "device_rounds": summary.device_rounds,
         "entries": summary.entries,
         "faults_injected": summary.injected,
+        "forkers": summary.forkers,
+        "forkers_proven": summary.proven,
         "faults": dict(sorted(summary.faults.items())),
         "seconds": round(seconds, 1),
         "device_rounds_per_s": round(summary.device_rounds / seconds, 1),
@@ -160,6 +162,7 @@ def _lines(summary: Summary, seconds: float) -> list[str]:
         f"{seconds:.1f} s",
         f"{summary.device_hours:.2f} simulated device-hours, {summary.injected} faults and liars"
         + (f": {kinds}" if kinds else ""),
+        f"{summary.proven} of {summary.forkers} forkers proven to every honest device",
     ]
 
 
