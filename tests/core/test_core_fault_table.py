@@ -1,6 +1,6 @@
 """Rows of the fault table that are about one node: replay, strangers, false accusations.
 
-Each prints its figure; `pytest -s` shows it, and docs/results/faults.md has it.
+Each prints its figure; `pytest -n 0 -s` shows it, and docs/results/faults.md has it.
 """
 
 # ruff: noqa: T201
