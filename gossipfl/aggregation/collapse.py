@@ -37,7 +37,8 @@ CLUSTER = 0.6
 """Models closer than this share of s_k to two others cluster (same probes)."""
 
 CLUSTER_MIN = 3
-"""How many make a cluster: two devices may be alike by chance."""
+"""How many make a cluster, and from how many on near-duplicates collapse: two devices may be alike
+by chance, and where data are skewed some pairs always are (docs/decisions/0004-collapse.md)."""
 
 FAR = 3.0
 """Farther from own than this many median distances is far. At 2 honest outliers suffer where data
@@ -130,15 +131,17 @@ def _scale(squared: Squares, near: Places) -> float:
 
 
 def _duplicates(squared: Squares, distinct: Places, reach: float) -> list[int]:
-    """Models within reach of one that stays, closest pair first.
+    """Models within reach of one that stays, closest pair first, where CLUSTER_MIN are alike.
 
     Models nearer to own stay before those farther away, so the order received does not matter.
     """
+    alike = np.count_nonzero(squared[np.ix_(distinct, distinct)] < reach**2, axis=1)
+    crowded = set(distinct[alike >= CLUSTER_MIN].tolist())  # each is inside its own reach
     standing: list[int] = []
     found: list[tuple[float, int]] = []
     for place in sorted(distinct.tolist(), key=lambda place: (squared[0, place], place)):
         closest = min((float(squared[place, other]) for other in standing), default=math.inf)
-        if closest < reach**2:
+        if closest < reach**2 and place in crowded:
             found.append((closest, place))
         else:
             standing.append(place)

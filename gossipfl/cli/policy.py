@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         "--attackers", type=int, required=True, metavar="N", help="of them assumed to be hostile"
     )
     issue.add_argument("--prev", type=Path, metavar="FILE", help="the policy that this one follows")
-    issue.add_argument("--rule", metavar="NAME", help="default nna")
+    issue.add_argument("--rule", metavar="NAME", help="default: collapse+nna")
     issue.add_argument(
         "--codec",
         metavar="NAME",

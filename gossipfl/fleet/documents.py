@@ -32,6 +32,9 @@ from gossipfl.wire import encode, open_envelope, seal
 FIRST_RUN = 1
 REASON_MAX = 512  # messages.Text
 TLS_KEYS_MAX = 16  # messages.Revocation
+DEFAULT_RULE = "collapse+nna"
+"""What the fleet merges with if nothing is said: as good as nna alone within what seeds differ by,
+and far better where liars send copies (docs/decisions/0004-collapse.md)."""
 ADVISED = ("nna", "trimmed_mean")  # robust, and content with 2f + 1 models
 
 
@@ -97,7 +100,7 @@ def next_policy(
         attackers=choices.attackers,
         issued=now,
         prev=prev.digest if prev else None,
-        rule=choices.rule or (before.rule if before else "nna"),
+        rule=choices.rule or (before.rule if before else DEFAULT_RULE),
         codec=choices.codec or (before.codec if before else "f32"),
         sample=choices.sample,
         training=_training(choices, before if same_job else None, job.bundle.manifest.optimizer),

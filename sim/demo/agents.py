@@ -16,6 +16,7 @@ from device_agent.settings import DataSection
 from device_agent.trainer import OnnxTrainer
 from gossipfl.bundle.archive import Bundle
 from gossipfl.errors import UserError
+from gossipfl.fleet.documents import DEFAULT_RULE
 from gossipfl.interfaces import Trainer
 from sim.attacks import Attack, attack
 from sim.demo.places import Place
@@ -34,7 +35,7 @@ class Lie:
 
     attack: str
     noise: float = 0.0
-    rule: str = "nna"
+    rule: str = DEFAULT_RULE
     f: int = 1
     liars: int = 1
     seed: int = 0

@@ -16,6 +16,7 @@ from device_agent import logs
 from device_agent.agent import Agent
 from device_agent.setting_files import load
 from device_agent.settings import Settings
+from gossipfl.fleet.documents import DEFAULT_RULE
 from gossipfl.interfaces import Trainer
 from gossipfl.net.server import Server
 from gossipfl.net.tls import TlsFiles, server_context
@@ -60,7 +61,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--attack", choices=sorted(ATTACKS), required=True)
     parser.add_argument("--noise", type=float, default=0.0)
-    parser.add_argument("--rule", default="nna", help="what the fleet merges with")
+    parser.add_argument("--rule", default=DEFAULT_RULE, help="what the fleet merges with")
     parser.add_argument("--f", type=int, default=1, help="attackers that the fleet assumes")
     parser.add_argument("--number", type=int, default=0, help="which of the liars this is")
     parser.add_argument("--liars", type=int, default=1)

@@ -21,7 +21,7 @@ from device_agent.setting_template import template
 from gossipfl.bundle.archive import read_path, write
 from gossipfl.bundle.signing import sign
 from gossipfl.errors import UserError
-from gossipfl.fleet.documents import Choices, next_policy, policy_object
+from gossipfl.fleet.documents import DEFAULT_RULE, Choices, next_policy, policy_object
 from gossipfl.fleet.documents import Job as PolicyJob
 from gossipfl.fleet.folders import Official
 from gossipfl.fleet.local import enrol_local, make_fleet
@@ -45,7 +45,7 @@ class Job:
     training: Training
     pace: str
     stops: bool = True  # after `rounds`; False: it goes on for ever
-    rule: str = "nna"
+    rule: str = DEFAULT_RULE
     assumed: int | None = None  # attackers that the policy assumes; None: as many as there are
     alpha: float | None = 0.5
     input_max: float = 4.0  # what the brightest pixel is to the model; a probe: 1 learns slower

@@ -115,7 +115,8 @@ def collapsed(wide: Wide, f: int) -> tuple[list[int], int, list[int]]:
     gone: list[tuple[float, int]] = []
     for i in sorted(different, key=lambda i: (own[i], i)):
         to_closest = min([between[i, j] for j in stays], default=math.inf)
-        if to_closest < scale / 4:
+        alike = sum(between[i, j] < scale / 4 for j in different)  # itself is one of them
+        if to_closest < scale / 4 and alike >= 3:
             gone.append((to_closest, i))
         else:
             stays.append(i)

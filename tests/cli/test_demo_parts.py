@@ -103,7 +103,7 @@ def test_only_the_liar_is_started_by_demo_code(settled: list[Place]) -> None:
     words = command(settled[-1], lie)
     assert words[:2] == ["-m", "sim.demo.liar"]
     assert " ".join(words).endswith(
-        "--attack foe --noise 0.3 --rule nna --f 1 --liars 1 --seed 0 --number 0"
+        "--attack foe --noise 0.3 --rule collapse+nna --f 1 --liars 1 --seed 0 --number 0"
     )
 
 

@@ -201,7 +201,11 @@ def test_a_policy_is_issued_shown_and_followed(
     assert first.read_bytes() == before
     code, out, _ = gossipfl("policy", "show", str(second), "--json")
     shown = answer(out)
-    assert (shown["attackers"], shown["rule"], shown["signer_role"]) == (2, "nna", "operator")
+    assert (shown["attackers"], shown["rule"], shown["signer_role"]) == (
+        2,
+        "collapse+nna",
+        "operator",
+    )
     assert shown["codec"] == "partial:0.25+int8"
     assert shown["prev"] == documents.open_policy(first.read_bytes()).digest.hex()
 

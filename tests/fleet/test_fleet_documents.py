@@ -88,7 +88,7 @@ def test_the_first_policy_takes_the_bundles_settings(job: Job, operator: Officia
     policy = issue(job, operator).policy
     optimizer = job.bundle.manifest.optimizer
     assert policy.bundle == job.bundle.id
-    assert (policy.term, policy.version, policy.run, policy.rule) == (0, 1, 1, "nna")
+    assert (policy.term, policy.version, policy.run, policy.rule) == (0, 1, 1, "collapse+nna")
     assert policy.training.learning_rate == optimizer.learning_rate
     assert policy.training.epochs == optimizer.epochs
     assert policy.training.momentum == optimizer.momentum
