@@ -19,6 +19,7 @@ from sim.scenarios.schema import Expect, Network, Scenario
 from sim.world import WorldError
 
 POINTS_MAX = 400  # looks at the fleet in one run
+SETTLED = 5  # last looks, some five rounds
 STARTS_S = 2.0  # devices boot within this long of each other: as a power cut ends
 SHUT_OUT = ("quarantined", "condemned", "revoked")
 
@@ -110,7 +111,7 @@ def _run(named: Named, seed: int, played: Played) -> None:
     played.faults = dict(sorted(timeline.happened.items()))
     played.digest = world.trace.digest()
     played.unmerged = dict(stage.scene.tally.unmerged)
-    played.figures = figures(stage, played.points[-1])
+    played.figures = figures(stage, played.points)
 
 
 def duration_s(scenario: Scenario) -> float:
@@ -149,9 +150,10 @@ def _spread(stage: Cast, devices: list[SimDevice]) -> float:
     return float(np.mean([np.linalg.norm(base - centre) for base in bases]))
 
 
-def figures(stage: Cast, last: Point) -> dict[str, float]:
-    """What a reader judges, at the end."""
-    scene = stage.scene
+def figures(stage: Cast, points: list[Point]) -> dict[str, float]:
+    """What a reader judges, at the end; the spread as a mean over the last rounds, since devices
+    merge one after the other and it goes up and down."""
+    scene, last = stage.scene, points[-1]
     devices = _awake(stage)
     liars = {scene.name(d) for d in stage.liars}
     honest = {scene.name(d) for d in stage.honest()}
@@ -172,7 +174,7 @@ def figures(stage: Cast, last: Point) -> dict[str, float]:
         "rounds": min((scene.base_round(d) for d in devices), default=0),
         "accuracy_mean": last.accuracy_mean,
         "accuracy_worst": last.accuracy_worst,
-        "spread": last.spread,
+        "spread": float(np.mean([point.spread for point in points[-SETTLED:]])),
         "quarantined_honest": len(framed),
         "caught": caught / max(1, len(devices) * len(liars)),
         "influence": float(np.mean(shares)) if shares else 0.0,

@@ -104,7 +104,7 @@ def test_sites_hear_no_multicast_of_each_other_but_find_each_other_through_gatew
     assert network.link(0, 4).latency_s == pytest.approx(0.04)
     assert network.link(0, 3).latency_s == pytest.approx(0.002)
     played = run(apart, 1)
-    assert played.figures["spread"] < 1e-3  # everybody merges everybody, across sites
+    assert played.points[-1].spread < 1e-3  # everybody merges everybody, across sites
     assert played.figures["completed"] > 0.9
 
 
@@ -163,6 +163,20 @@ def test_splits_deal_out_what_they_say(lines: str, most_classes: int) -> None:
     assert len(parts) == 12
     assert min(len(part) for part in parts) > 20
     assert max(len(np.unique(part.y)) for part in parts) == most_classes
+
+
+def test_by_speaker_each_device_has_as_few_speakers_as_can_be() -> None:
+    from sim.data import Examples, split_by_group
+
+    x = np.zeros((90, 4), np.float32)
+    who = np.repeat(np.arange(9), 10)
+    said = Examples(x, who % 3, 3, who)
+    for parts, speakers in ((9, 1), (4, 3), (20, 1)):
+        found = split_by_group(said, parts, 1)
+        assert sum(len(part) for part in found) == 90
+        assert max(len(np.unique(part.groups)) for part in found) == speakers  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="do not say who"):
+        split_by_group(Examples(x, who, 9), 3, 1)
 
 
 def test_a_fleet_may_run_the_bundle_of_real_agents() -> None:
