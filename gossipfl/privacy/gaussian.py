@@ -7,7 +7,9 @@ differential privacy", 2022, corollary 3.3). For all eps >= 0 (corollary 2.13; B
     delta(eps) = Phi(-eps / mu + mu / 2) - e^eps Phi(-eps / mu - mu / 2)
 
 The two terms nearly cancel and e^eps overflows, so both are written with Mills' ratio
-R(x) = Phi(-x) / phi(x): e^eps phi(b) = phi(a) for a = eps / mu - mu / 2, b = eps / mu + mu / 2.
+R(x) = Phi(-x) / phi(x): e^eps phi(b) = phi(a) for a = eps / mu - mu / 2, b = eps / mu + mu / 2,
+hence delta = phi(a) (R(a) - R(b)). For small mu even that difference would lose digits: it is the
+integral of -R'(x) = 1 - x R(x) from a to b, which is positive and smooth.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 _SQRT_2PI = math.sqrt(2.0 * math.pi)
 _FAR = 8.0  # from here on Mills' ratio by its continued fraction: erfc loses digits
 _TERMS = 60  # of the continued fraction: to the last digit from x = 8 on
+_SMALL = 0.5  # up to this mu the integral, which 12 points give to the last digit
+_POINTS, _WEIGHTS = (part.tolist() for part in np.polynomial.legendre.leggauss(12))
 _HALVINGS = 200  # of a bisection: ends earlier, when two neighbours are reached
 _UP = 1.0 + 1e-12
 """Answers are rounded up by this factor: above what the formula itself loses."""
@@ -36,7 +42,17 @@ def delta_of(epsilon: float, mu: float) -> float:
         return 1.0
     a = epsilon / mu - mu / 2.0
     b = epsilon / mu + mu / 2.0
-    if a >= 0.0:
+    if mu <= _SMALL:
+        found = (
+            _density(a)
+            * mu
+            / 2.0
+            * math.fsum(
+                weight * _falling((a + b + mu * point) / 2.0)
+                for point, weight in zip(_POINTS, _WEIGHTS, strict=True)
+            )
+        )
+    elif a >= 0.0:
         found = _density(a) * (_mills(a) - _mills(b))
     else:
         found = 0.5 * math.erfc(a / math.sqrt(2.0)) - _density(a) * _mills(b)
@@ -96,12 +112,24 @@ def _density(x: float) -> float:
 
 
 def _mills(x: float) -> float:
-    """Phi(-x) / phi(x), x >= 0."""
+    """R(x) = Phi(-x) / phi(x), x >= -1."""
     if x < _FAR:
         return _SQRT_2PI * math.exp(x * x / 2.0) * 0.5 * math.erfc(x / math.sqrt(2.0))
-    # Laplace: 1 / (x + 1 / (x + 2 / (x + 3 / ...)))
+    return 1.0 / (x + _tail(x))
+
+
+def _falling(x: float) -> float:
+    """-R'(x) = 1 - x R(x), x >= -1."""
+    if x < _FAR:
+        return 1.0 - x * _mills(x)
+    tail = _tail(x)
+    return tail / (x + tail)
+
+
+def _tail(x: float) -> float:
+    """1 / (x + 2 / (x + 3 / ...)): Laplace's continued fraction of 1 / R(x), less x."""
     tail = x
-    for k in range(_TERMS, 0, -1):
+    for k in range(_TERMS, 1, -1):
         tail = x + k / tail
     return 1.0 / tail
 
