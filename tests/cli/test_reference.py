@@ -7,11 +7,18 @@ import importlib
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gossipfl import messages
 from gossipfl.cli import main, reference, scenario_reference
 from gossipfl.config import Limits
 from gossipfl.errors import ERRORS
+
+FIELDS_DOCUMENTED = (
+    *("Member", "Head", "Lineage", "Receipt", "Policy", "Stop", "Revocation", "Record"),
+    *("Marker", "Chapter", "Evidence"),
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +75,20 @@ def test_verbs_in_the_documents_exist(root: Path) -> None:
         for line in page.read_text().splitlines():
             for verb in re.findall(r"(?:^|`|\$ )gossipfl ([a-z][a-z-]+)", line):
                 assert verb in known, f"{page.relative_to(root)}: gossipfl {verb}"
+
+
+def test_the_readme_lists_every_decision(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    missing = [p.name for p in (root / "docs/decisions").glob("*.md") if p.name not in text]
+    assert missing == []
+
+
+def test_the_protocol_page_names_every_field_of_every_payload(root: Path) -> None:
+    """And marks with a question mark what may be left out."""
+    page = (root / "docs/reference/protocol.md").read_text()
+    for name in FIELDS_DOCUMENTED:
+        row = re.search(rf"^\| {name.lower()} \| (.*) \|$", page, re.MULTILINE)
+        assert row is not None, name
+        for field in msgspec.structs.fields(getattr(messages, name)):
+            mark = "" if field.required else r"\?"
+            assert re.search(rf"\b{field.name}\b{mark}", row[1]), f"{name}.{field.name}"
