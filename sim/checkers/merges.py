@@ -32,6 +32,7 @@ from sim.rows import Rows
 
 NAMED_MAX = 1_024  # updates named to one device in a generation: an inbox holds 256 of them
 PARKED_S = 5.0  # a head may wait this long for its signer's member object: the demo's join wait
+PEERS_KEPT = 256  # per device, the last merged stay: as many as an inbox holds
 MERGES_KEPT = 8  # a receipt is durable a head later than its merge
 
 
@@ -231,7 +232,7 @@ class ReceiptsTrue(OfMerges):
     def __init__(self, pulled: Pulled) -> None:
         super().__init__(pulled)
         self._merges: dict[tuple[int, int], deque[list[bytes]]] = {}
-        self._seqs: dict[tuple[int, int, bytes], int] = {}
+        self._seqs: dict[tuple[int, int], dict[bytes, int]] = {}
         self.receipts = 0
 
     def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
@@ -248,14 +249,16 @@ class ReceiptsTrue(OfMerges):
         names = sorted(entry.update for entry in receipt.merged)
         if names not in self._merges.get((device.index, device.incarnation), ()):
             raise self.broken(f"device {device.index}: a receipt of what it did not merge")
+        seqs = self._seqs.setdefault((device.index, device.incarnation), {})
         for entry in receipt.merged:
-            key = (device.index, device.incarnation, entry.device)
-            before = self._seqs.get(key, 0)
+            before = seqs.pop(entry.device, 0)
             if entry.seq < before:
                 raise self.broken(
                     f"device {device.index} merges head {entry.seq} of a peer after head {before}"
                 )
-            self._seqs[key] = entry.seq
+            seqs[entry.device] = entry.seq
+        while len(seqs) > PEERS_KEPT:
+            del seqs[next(iter(seqs))]
 
 
 class AssumesEnough(OfMerges):
