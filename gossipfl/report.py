@@ -87,7 +87,9 @@ def _policy(policy: Policy | None) -> dict[str, object] | None:
 def _devices(core: Core) -> list[bytes]:
     """Everybody there is something to say about, but us."""
     known = set(core.book.peers) | {device for device, _ in core.evidence}
-    known |= {device for device in core.reputation.devices() if core.is_barred(device)}
+    reputation, now = core.reputation, core.now
+    known |= {d for d in reputation.devices() if core.is_barred(d)}
+    known |= {d for d in reputation.devices() if reputation.is_quarantined(d, now)}
     known |= set(core.roster.revoked()) | set(core.reputation.suspects())
     return sorted(known - {core.device})
 

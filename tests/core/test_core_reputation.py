@@ -589,6 +589,17 @@ def test_a_standing_goes_over_to_the_new_identity() -> None:
     assert P not in held.devices()
 
 
+def test_what_is_kept_of_a_peer_is_bounded() -> None:
+    """Whatever it does, and however often: faults by kind, the newest lines of its history."""
+    held = reputation()
+    for n in range(2_000):
+        held.fault(P, list(Fault)[n % len(Fault)], float(n))
+        merge(held, now=float(n), p=seen(12.0, 0.0, towards=-0.9))
+        held.record(P, n)
+    one = len(held.dump(0.0)) // len(held.devices())
+    assert one < 2_048
+
+
 def test_the_first_versions_dump_still_loads() -> None:
     """Nobody in quarantine comes out of it by an upgrade; strikes by distance begin anew."""
     rows = [

@@ -237,6 +237,15 @@ def test_what_people_see_and_use(make: Make, tmp_path: Path) -> None:
         assert max(map(len, text.splitlines())) <= 80
     assert "together" in first.cli("status")[1]
 
+    told = second.json("reputation show", status["device"][:9])
+    assert (told["reputation"], told["cause"]) == (1.0, "")
+    assert told["served_bytes"] > 0
+    assert told["contribution"] > 0.0
+    assert second.json("quarantine list") == {"peers": []}
+    code, _, err = second.cli("quarantine release", status["device"])
+    assert code == 2
+    assert "GF703" in err
+
     # onnxruntime's telemetry would leave files below the home folder, and a thread.
     assert list((first.folder / "home").rglob("*")) == []
 

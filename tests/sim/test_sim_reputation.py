@@ -1,0 +1,85 @@
+"""Liars among real nodes: each is called what it is, by those that it lies to, and nobody else."""
+
+from __future__ import annotations
+
+import pytest
+
+from gossipfl.events import Release
+from gossipfl.view import PeerView
+from sim.attacks import attack
+from sim.attacks.liar import corrupt
+from sim.device import SimDevice
+from sim.scene import Every, Scene, Setup
+
+ROUNDS = 20
+ROUND_S = 3.0  # of the demo pace
+
+
+def fleet(name: str, devices: int = 10, liars: int = 2, seed: int = 1) -> Scene:
+    setup = Setup(devices=devices, data="digits", alpha=1.0, attackers=3, scale=4.0)
+    scene = Scene(seed, setup)
+    corrupt(scene.world, scene.devices[-liars:], attack(name, f=liars, seed=seed))
+    return scene.start()
+
+
+def opinion(scene: Scene, device: SimDevice, other: SimDevice) -> PeerView | None:
+    name = scene.name(other)
+    return next((p for p in scene.view(device).peers if p.device == name), None)
+
+
+def calls(scene: Scene, device: SimDevice, other: SimDevice, cause: str) -> bool:
+    found = opinion(scene, device, other)
+    return found is not None and found.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("foe", "direction"),
+        ("sign_flip", "direction"),
+        ("gaussian", "norm"),
+        ("stale_replay", "stale"),
+        ("free_rider", "copies"),
+        ("equivocation", "equivocation"),
+        ("selective_silence", "silent"),
+    ],
+)
+def test_a_liar_is_called_what_it_is(name: str, cause: str) -> None:
+    scene = fleet(name)
+    honest = scene.honest()
+    victims = [d for d in honest if name != "selective_silence" or d.index % 2]
+    named: set[tuple[int, int]] = set()
+
+    def all_named() -> bool:
+        for liar in scene.devices[-2:]:
+            named.update((d.index, liar.index) for d in victims if calls(scene, d, liar, cause))
+        return len(named) == 2 * len(victims)
+
+    scene.world.run_until(Every(scene.world, all_named), 2 * ROUNDS * ROUND_S)
+    assert max(scene.base_round(d) for d in honest) <= ROUNDS
+    for device in honest:
+        for other in honest:
+            seen = opinion(scene, device, other)
+            assert seen is None or seen.state in ("live", "away")
+
+
+def test_a_quarantine_outlives_a_restart_and_a_person_may_end_it() -> None:
+    scene = fleet("foe", devices=8, liars=1)
+    device, liar = scene.devices[0], scene.devices[-1]
+
+    def state() -> str:
+        found = opinion(scene, device, liar) if device.up else None
+        return found.state if found is not None else ""
+
+    scene.world.run_until(Every(scene.world, lambda: state() == "quarantined"), 120.0)
+    scene.run_rounds(1, 30.0, [device])
+    scene.world.crash(device, restart_s=1.0)
+    scene.world.run_until(lambda: device.up, 5.0)
+    assert state() == "quarantined"
+    scene.world.deliver(device, Release(liar.device))
+    scene.world.run_until(lambda: state() in ("live", "away"), 10.0)
+    found = opinion(scene, device, liar)
+    assert found is not None
+    assert found.weight > 0.0
+    assert [words for _, _, words in found.history][-1] == "released by a person"
+    scene.world.run_until(Every(scene.world, lambda: state() == "quarantined"), 120.0)
