@@ -127,11 +127,6 @@ class Policies:
         ]
         return max(valid, key=lambda a: a.rank, default=None)
 
-    def next_start(self, time: int) -> int | None:
-        """Fleet time at which a policy that is already here begins."""
-        later = [a.policy.not_before for a in self._history.values() if a.policy.not_before > time]
-        return min(later, default=None)
-
     @property
     def size(self) -> int:
         return len(self._history)

@@ -89,19 +89,15 @@ def token_name(token: bytes) -> str:
     return _base32(token)
 
 
-def parse_token_name(text: str) -> bytes:
-    return _from_base32(text, "token", TOKEN_BYTES, "GF100")
-
-
 def _base32(data: bytes) -> str:
     return base64.b32encode(data).decode().rstrip("=").lower()
 
 
-def _from_base32(text: str, name: str, size: int, code: str = "GF204") -> bytes:
+def _from_base32(text: str, name: str, size: int) -> bytes:
     try:
         data = base64.b32decode(text.upper() + "=" * (-len(text) % 8))
     except (binascii.Error, ValueError):
-        raise UserError(code, f"its {name} is not base32 (a-z, 2-7)") from None
+        raise UserError("GF204", f"its {name} is not base32 (a-z, 2-7)") from None
     if len(data) != size or _base32(data) != text.lower():
-        raise UserError(code, f"its {name} has a wrong length or a typo at its end")
+        raise UserError("GF204", f"its {name} has a wrong length or a typo at its end")
     return data
