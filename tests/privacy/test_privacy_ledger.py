@@ -75,7 +75,7 @@ def filled(count: int, spec: Spec = DEVICE_SPEC, limit: Terms = DEVICE_TERMS) ->
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(specs, terms), max_size=12))
 def test_spent_never_falls_and_no_release_exceeds_the_terms(
     wishes: list[tuple[Spec, Terms]],
