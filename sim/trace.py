@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from gossipfl.events import Batch, Commit, HeadReceived, ObjectReceived
+from sim.brief import brief
 
 KEPT = 60  # last lines shown with a failure
 LONG_BYTES = 512  # from here on a digest is shorter to fold in
@@ -155,5 +156,5 @@ class Trace:
         lines = []
         for now, device, value in self._tail:
             who = "world" if device < 0 else f"d{device}"
-            lines.append(f"{now:10.4f} {who:>5} {type(value).__name__} {value!r}"[:160])
+            lines.append(f"{now:10.4f} {who:>5} {brief(value)}"[:160])
         return "\n".join(lines)

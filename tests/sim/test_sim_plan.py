@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sim.history import LIARS as KNOWN
+from sim.history import History
 from sim.plan import (
     FOCUSES,
     KINDS,
@@ -163,3 +164,12 @@ def test_a_failure_is_shrunk_on_request_and_can_be_played_again(
     code, out, _ = gossipfl("sim", "soak", "--plan", str(file))
     assert code == 1
     assert f"again: gossipfl sim soak --plan {file}" in out
+
+
+def test_the_tail_of_a_history_can_be_read() -> None:
+    history = History(draw_plan(3))
+    history.run()
+    lines = history.scene.world.trace.tail().splitlines()
+    assert len(lines) == 60
+    assert not any("\\x" in line for line in lines), "bytes are named, not printed"
+    assert any("HeadReceived(request=" in line for line in lines)
