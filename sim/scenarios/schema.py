@@ -62,7 +62,9 @@ class Fleet(_Strict, frozen=True):
 class Policy(_Strict, frozen=True):
     """The operator's signed settings."""
 
-    rule: Annotated[str, Meta(max_length=64, description="see docs/how-to/policy.md")] = "nna"
+    rule: Annotated[str, Meta(max_length=64, description="see docs/how-to/policy.md")] = (
+        "collapse+nna"
+    )
     attackers: Annotated[int, Meta(ge=0, le=10_000, description="how many it assumes")] = 0
     pace: Annotated[
         Literal["demo", "lan", "wan"], Meta(description="a round each 3, 30 or 300 s")

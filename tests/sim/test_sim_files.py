@@ -63,6 +63,12 @@ def test_a_scenario_comes_out_as_it_expects_in_its_short_form(name: str) -> None
     assert set(played.faults) == HAPPENS.get(name, set())
 
 
+def test_a_fleet_merges_as_a_policy_does_by_default() -> None:
+    from gossipfl.fleet.documents import DEFAULT_RULE
+
+    assert scenario(SMALL).scenario.policy.rule == DEFAULT_RULE
+
+
 # --- what happens -------------------------------------------------------------------------------
 
 
