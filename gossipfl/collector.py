@@ -229,6 +229,8 @@ class Collector:
         for name in names:
             wanted = Pending(Purpose.UPDATE, peer.address, peer.device, core.rounds.number, name)
             core.emit(*core.pulls.object(wanted, size_max))
+            if not core.pulls.is_wanted(wanted):
+                core.rounds.settle(peer.device, core.now)  # no room: it is complete in a later one
 
     def update(self, pending: Pending, data: bytes) -> None:
         """An update object came in by digest. Raises PeerError, charged to its signer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -247,3 +248,28 @@ def test_an_update_that_leaves_parts_open_is_its_signers_fault() -> None:
     update = encode_object(table.lineage, parse(CODEC), np.ones(COUNT, np.float32), 0, 0, ALONE)
     serve(table, liar, update)
     table.until(lambda: me.faults(liar).get(Fault.MALFORMED.value), 200.0)
+
+
+def test_parts_for_which_there_is_no_room_do_not_hold_the_round_up() -> None:
+    """A joiner lacks all parts of everybody, and may only queue two requests."""
+    table = Table(
+        count=COUNT, n=3, codec="partial:0.1+f32", limits=replace(Limits(), pulls_queued=2)
+    )
+    for _ in range(2):
+        table.device()
+    table.introduce()
+    table.employ()
+    merge_more(table, 3)
+    late = table.device()
+    table.employ(late)
+    table.hold = lambda device, effect: (
+        device is late and isinstance(effect, FetchObject) and effect.bytes_max < 1_000
+    )  # slow: what is under way stays so
+    table.introduce()
+    waited_s = 0
+    for _ in range(200):
+        table.advance(1.0)
+        waited_s += late.node.view().phase == "collecting"
+    rounds = late.node.view().below_quorum
+    assert rounds >= 2
+    assert waited_s < rounds * table.pace.round_deadline_s / 2
