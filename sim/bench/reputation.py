@@ -36,6 +36,7 @@ from sim.scenarios.files import Named, load, shortened
 from sim.scenarios.play import run as run_scenario
 from sim.scene import Scene, Setup
 from sim.workers import in_order
+from sim.world import WorldError
 
 DEVICES, LIARS, ASSUMED = 20, 4, 6
 LAST = 5  # rounds at the end that an influence is the mean of
@@ -83,6 +84,7 @@ class Told:
     """What came of it, honest devices only."""
 
     task: Task
+    rounds: int = 0  # that all honest devices merged in; fewer than asked for: some were stuck
     influence: float = 0.0  # of all liars, mean over the last merges
     pulled: float = 0.0  # their part of the models in these merges
     accuracy: float = 0.0
@@ -128,9 +130,13 @@ def play(task: Task) -> Told:
     called: dict[tuple[int, int], set[str]] = {}
     out = 0
     for number in range(1, task.rounds + 1):
-        scene.run_rounds(1, ROUND_LIMIT_S, honest)
+        try:
+            scene.run_rounds(1, ROUND_LIMIT_S, honest)
+        except WorldError:  # some device merges no more: too few updates come for what may lie
+            break
+        told.rounds = number
         out += _look(scene, honest, liars, called if number <= FLAG_ROUNDS else {}, told)
-    told.shut_out = out / (task.rounds * len(honest) * (len(honest) - 1))
+    told.shut_out = out / (max(1, told.rounds) * len(honest) * (len(honest) - 1))
     accuracies = [scene.accuracy(d) for d in honest]
     told.accuracy, told.worst = float(np.mean(accuracies)), min(accuracies)
     told.influence, told.pulled = _shares(merges, honest, {d.device for d in liars})
@@ -265,6 +271,7 @@ def attacked(rows: Sequence[Told]) -> dict[str, Any]:
             found[f"pulled_{word}"] = round(float(np.mean([t.pulled for t in some])), 4)
             found[f"accuracy_{word}"] = round(float(np.mean([t.accuracy for t in some])), 4)
             found[f"worst_{word}"] = round(min(t.worst for t in some), 4)
+            found[f"stuck_{word}"] = sum(t.rounds < t.task.rounds for t in some)
     if on:
         flagged = [min(t.flagged) >= 0.5 for t in on]
         found |= {
@@ -290,6 +297,8 @@ def line(told: Told) -> str:
     task = told.task
     what = task.attack or "honest"
     flags = f"flagged by {min(told.flagged):.0%} or more" if told.flagged else ""
+    if told.rounds < task.rounds:
+        flags = f"stuck after round {told.rounds} {flags}"
     return (
         f"{what:<18} seed {task.seed:<3} {'on ' if task.reputation else 'off'} influence "
         f"{told.influence:.4f} pulled {told.pulled:.3f} accuracy {told.accuracy:.3f} worst "
