@@ -44,7 +44,9 @@ class Chains:
 
         `member` is the signer's member object, embedded so that the proof stands alone.
         """
-        chain = self._chains.setdefault(seen.head.device, _Chain())
+        chain = self._chains.get(seen.head.device)
+        if chain is None:
+            chain = self._chains[seen.head.device] = _Chain()
         if len(self._chains) > self._limits.devices:
             self.forget(next(iter(self._chains)))
         seq = seen.head.seq

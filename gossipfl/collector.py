@@ -92,9 +92,11 @@ class Collector:
             ref is None or (held is not None and held.update == ref.digest)
         )
         wait = max(0.0, min(core.rounds.deadline - core.now, core.limits.head_wait_s))
+        etag = peer.head_digest if has_it else None
+        number = core.rounds.number
         effects = core.pulls.head(
-            Pending(purpose, peer.address, peer.device, round=core.rounds.number, seq=peer.seq),
-            etag=peer.head_digest if has_it else None,
+            Pending(purpose, peer.address, peer.device, number, etag=etag, seq=peer.seq),
+            etag=etag,
             wait_s=wait if purpose is Purpose.COLLECT else 0.0,
             update_bytes=min(core.limits.ride_bytes, self._update_bytes()),
         )

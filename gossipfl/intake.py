@@ -262,7 +262,7 @@ class Intake:
             return
         # Whoever reads our receipts may ask us for the heads that we merged.
         core.shelf.put(seen.digest, seen.envelope)
-        core.publisher.touch("heads")
+        core.publisher.touch_later("heads")
         if peer.head_digest != seen.digest:
             if _update_digest(peer.head) != _update_digest(head):
                 # What waited for its signer's member object was seen when it came.

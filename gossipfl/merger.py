@@ -120,7 +120,8 @@ class Merger:
         self._leave_receipt(event)
         core.rounds.align(self._merging)
         core.rounds.merged(self._merging)
-        core.publisher.touch("base", "reputation", "clock")
+        core.publisher.touch("base", "clock")
+        core.publisher.touch_later("reputation")
         accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"
         core.notice(
             Topic.MERGE,

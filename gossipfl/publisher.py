@@ -48,6 +48,7 @@ class Publisher:
         self._doubt = False
         self._failures = 0
         self._dirty: set[str] = set()
+        self._later: set[str] = set()
         self.keeper = Keeper(core)
         self._update: tuple[UpdateRef, bytes] | None = None
         self._new_update = False
@@ -65,6 +66,12 @@ class Publisher:
     def touch(self, *documents: str) -> None:
         """These documents changed and want to be durable."""
         self._dirty.update(documents)
+        self._save_at = min(self._save_at, self._core.now + SAVE_S)
+
+    def touch_later(self, *documents: str) -> None:
+        """These changed a little, as they do at each pull: no head carries them, `SAVE_S` is soon
+        enough. In a large fleet they are most of what a round would write."""
+        self._later.update(documents)
         self._save_at = min(self._save_at, self._core.now + SAVE_S)
 
     def store(self, data: bytes) -> bytes:
@@ -139,7 +146,7 @@ class Publisher:
     def save_now(self) -> None:
         """Before stopping: what is left to save, without a new head."""
         self.stopping = True
-        if self._flight is None and not self._doubt and self._dirty:
+        if self._flight is None and not self._doubt and (self._dirty or self._later):
             self._commit_documents()
 
     def _refs(self) -> Refs:
@@ -181,6 +188,9 @@ class Publisher:
         core = self._core
         self._commits += 1
         keeper = self.keeper
+        if link is None or core.now >= self._save_at:
+            self._dirty |= self._later
+            self._later.clear()
         retire = [name for name in keeper.retire if name not in keeper.objects]
         batch = Batch(
             seq=link.number if link else None,
@@ -205,7 +215,8 @@ class Publisher:
         )
         self._dirty.clear()
         keeper.clear()
-        self._save_at = math.inf
+        if not self._later:
+            self._save_at = math.inf
         if link is not None:
             self._head_at = math.inf
         core.emit(Commit(self._commits, batch))

@@ -7,7 +7,7 @@ wait in a bounded queue. Answers to numbers that are not in the table are ignore
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -67,18 +67,19 @@ QUEUED_PER_DEVICE = 16
 class _Counts:
     """How many requests there are of each kind, so that no question walks through all of them."""
 
-    purposes: Counter[Purpose] = field(default_factory=Counter)  # of those under way
-    asked: Counter[tuple[bytes | None, Purpose]] = field(default_factory=Counter)
-    knocks: Counter[Address] = field(default_factory=Counter)  # where nobody is known yet
-    objects: Counter[bytes | None] = field(default_factory=Counter)  # transfers out, by peer
-    queued: Counter[bytes | None] = field(default_factory=Counter)  # waiting, by peer
-    wanted: Counter[Key] = field(default_factory=Counter)  # under way or waiting
+    purposes: dict[Purpose, int] = field(default_factory=dict)  # of those under way
+    asked: dict[tuple[bytes | None, Purpose], int] = field(default_factory=dict)
+    knocks: dict[Address, int] = field(default_factory=dict)  # where nobody is known yet
+    objects: dict[bytes | None, int] = field(default_factory=dict)  # transfers out, by peer
+    queued: dict[bytes | None, int] = field(default_factory=dict)  # waiting, by peer
+    wanted: dict[Key, int] = field(default_factory=dict)  # objects under way or waiting
 
     def change(self, pending: Pending, by: int) -> None:
         """A request starts (1) or ends (-1)."""
         _change(self.purposes, pending.purpose, by)
         _change(self.asked, (pending.device, pending.purpose), by)
-        _change(self.wanted, _key(pending), by)
+        if pending.digest is not None:
+            _change(self.wanted, _key(pending), by)
         if pending.device is None:
             _change(self.knocks, pending.address, by)
 
@@ -88,9 +89,9 @@ class _Counts:
         _change(self.wanted, _key(pending), by)
 
 
-def _change(counts: Counter[T], key: T, by: int) -> None:
+def _change(counts: dict[T, int], key: T, by: int) -> None:
     """A count that falls to zero leaves the table: keys come from strangers."""
-    left = counts[key] + by
+    left = counts.get(key, 0) + by
     if left:
         counts[key] = left
     else:
@@ -118,7 +119,7 @@ class Pulls:
         """Ask for a head: `pending.about` names whose, None the peer's own."""
         if self.heads_out >= self._limits.heads_out:
             return []
-        request = self._register(replace(pending, etag=etag) if etag is not None else pending)
+        request = self._register(pending if pending.etag == etag else replace(pending, etag=etag))
         return [
             FetchHead(request, pending.address, pending.about, etag, wait_s, update_bytes),
         ]
@@ -131,7 +132,7 @@ class Pulls:
             return []
         if self._may_start(pending):
             return [self._send(pending, bytes_max)]
-        queued = self._counts.queued[pending.device]
+        queued = self._counts.queued.get(pending.device, 0)
         if self.queued < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
             queue = self._models if pending.purpose is Purpose.UPDATE else self._others
             queue.append((pending, bytes_max))
@@ -140,7 +141,7 @@ class Pulls:
 
     def _may_start(self, pending: Pending) -> bool:
         """Is a transfer free, and not all but one taken by this very peer?"""
-        theirs = self._counts.objects[pending.device]
+        theirs = self._counts.objects.get(pending.device, 0)
         return self._is_free and theirs < max(1, self._limits.pulls_out - 2)
 
     @property
@@ -215,7 +216,7 @@ class Pulls:
         return [*(Cancel(request) for request in gone), *self._advance()]
 
     def out(self, purpose: Purpose) -> int:
-        return self._counts.purposes[purpose]
+        return self._counts.purposes.get(purpose, 0)
 
     def is_asked(self, device: bytes, purpose: Purpose) -> bool:
         return (device, purpose) in self._counts.asked

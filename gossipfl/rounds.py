@@ -143,7 +143,10 @@ class Rounds:
     def settle(self, device: bytes, now: float) -> None:
         """This peer will bring nothing more in this round (it has, or it failed)."""
         self.open.discard(device)
-        if self.grace_at == math.inf and self.fresh() >= self.quorum(len(self.sampled)):
+        if self.grace_at != math.inf:
+            return
+        quorum, done = self.quorum(len(self.sampled)), len(self.sampled) - len(self.open)
+        if done >= quorum and self.fresh() >= quorum:  # counted only where it can be enough
             self.grace_at = now + self._pace.grace_s
 
     def fresh(self) -> int:
