@@ -69,8 +69,7 @@ class Publisher:
         self._save_at = min(self._save_at, self._core.now + SAVE_S)
 
     def touch_later(self, *documents: str) -> None:
-        """These changed a little, as they do at each pull: no head carries them, `SAVE_S` is soon
-        enough. In a large fleet they are most of what a round would write."""
+        """These change at each pull, and in a large fleet they are most of what a round writes."""
         self._later.update(documents)
         self._save_at = min(self._save_at, self._core.now + SAVE_S)
 
@@ -146,7 +145,7 @@ class Publisher:
     def save_now(self) -> None:
         """Before stopping: what is left to save, without a new head."""
         self.stopping = True
-        if self._flight is None and not self._doubt and (self._dirty or self._later):
+        if not self.is_busy and (self._dirty or self._later):
             self._commit_documents()
 
     def _refs(self) -> Refs:
@@ -215,8 +214,7 @@ class Publisher:
         )
         self._dirty.clear()
         keeper.clear()
-        if not self._later:
-            self._save_at = math.inf
+        self._save_at = self._save_at if self._later else math.inf
         if link is not None:
             self._head_at = math.inf
         core.emit(Commit(self._commits, batch))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gossipfl.config import PACES, NodeSettings
+from gossipfl.config import PACES, Limits, NodeSettings
 from gossipfl.interfaces import Trainer
 from gossipfl.messages import Training
 from sim.attacks import attack
@@ -30,7 +30,17 @@ from sim.scene import Scene, Setup
 
 OWN_TEST = 100
 # The demo's pace, but polled once a round: a round with sixty pulls needs no forty polls beside it.
-PACE = replace(PACES["demo"], name="matrix", poll_interval_s=PACES["demo"].round_interval_s)
+# Nobody leaves, so that who was not heard for ten rounds is still there: else s is that of a fleet
+# which is smaller and has as many liars.
+PACE = replace(
+    PACES["demo"],
+    name="matrix",
+    poll_interval_s=PACES["demo"].round_interval_s,
+    live_s=10 * PACES["demo"].round_interval_s,
+)
+# A pull of sixty of a hundred holds sixty requests open at each server: the limits of a small board
+# would refuse some, and a rule that stands against a third needs nearly all of them.
+LIMITS = replace(Limits(), heads_out=256, serves_total=256)
 LIMIT_ROUNDS = 4  # times as long as it should take: then something is broken
 
 
@@ -93,7 +103,7 @@ def _together(cell: Cell, options: Options) -> dict[str, Any]:
         **_accuracies(found),
         **_peers(scene, honest, liars),
         "merged": scene.tally.merged,
-        "unmerged": dict(scene.tally.unmerged),
+        "unmerged": sum(scene.tally.unmerged.values()),
         "virtual_s": round(scene.world.now, 1),
         "trace": scene.world.trace.digest()[:16],
     }
@@ -101,7 +111,9 @@ def _together(cell: Cell, options: Options) -> dict[str, Any]:
 
 def _scene(cell: Cell, options: Options, everyone: Sequence[Trainer]) -> Scene:
     defended = cell.row != "undefended"
-    settings = NodeSettings(pace=PACE, guard=defended, reputation=defended and options.reputation)
+    settings = NodeSettings(
+        pace=PACE, limits=LIMITS, guard=defended, reputation=defended and options.reputation
+    )
     setup = Setup(
         devices=options.devices,
         attackers=options.assumed,
