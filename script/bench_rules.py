@@ -4,7 +4,7 @@
 n models (own and n - 1 received) of d parameters, normal, as separate arrays for us and as one
 matrix for the rivals; f = n // 5. A figure is the best of some runs, in which all contenders take
 turns. BLAS has one thread, as a node's worker has, and so CPU time is what an idle machine's clock
-would show. Targets are judged by it: on a busy machine the clock is kind to whoever is short.
+would show. Targets and ratios go by it: on a busy machine the clock is kind to whoever is short.
 
 - `centered_clip`: all with a radius of 100, byzfl's default. `geometric_median`: ours until it has
   settled, the rivals three steps. Other settings are each one's own.
@@ -14,9 +14,9 @@ would show. Targets are judged by it: on a busy machine the clock is kind to who
   and convergence read from it (`gossipfl/work.py`), without the model's own evaluation.
 
 Much of a rival's time goes into fresh buffers as large as all models, and what these cost depends
-on the machine: where the kernel gives numpy huge pages about twice a warm copy, without them up to
-eight times. So the size that the targets are for is measured twice, with numpy as it comes and with
-NUMPY_MADVISE_HUGEPAGE=0. Our rules take their chunks from a few MB that stay warm.
+on the machine: where the kernel gives numpy huge pages about twice a warm copy, without them seven
+times or more. So the size that the targets are for is measured twice: with numpy as it comes, and
+with NUMPY_MADVISE_HUGEPAGE=0. Our rules take their chunks from a few MB that stay warm.
 
 `script/bench rules --krum-ties 100` asks instead whether Krum's winner is right (bench_krum.py).
 """
