@@ -43,8 +43,8 @@ BACKWARD_PEERS_MIN = 6
 """Backward is who steps against the merge (a cosine below BACKWARD) and lies so many spreads below
 the median and one below the next; the spread is that of the fleet's own cosines (median absolute
 deviation times 1.48, at least SPREAD_MIN), of so many peers or more. In the same probes this found
-most inner product liars at Dirichlet 0.1, where distance finds few, and no more honest devices than
-3 spreads, which found half of these liars."""
+most inner product liars at Dirichlet 0.1, where distance finds few, and hardly more honest devices
+than 3 spreads, which found half of these liars."""
 AGAINST = -0.3  # a model whose cosine with the merge is below points the other way: guess
 WITH_MERGE = 0.5
 """Where models have this cosine with the merge at the median, one that points the other way is an

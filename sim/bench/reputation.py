@@ -204,6 +204,7 @@ def calm(name: str, seed: int, *, short: bool) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="per attack; default 3")
     parser.add_argument("--off-seeds", type=int, default=1, metavar="N", help="without reputation")
+    parser.add_argument("--first-seed", type=int, default=1, metavar="N")
     parser.add_argument("--rounds", type=int, default=40, metavar="N")
     parser.add_argument("--noise", type=float, default=0.0, metavar="X")
     parser.add_argument("--alpha", type=float, default=1.0, metavar="X", help="Dirichlet skew")
@@ -222,9 +223,10 @@ def run(args: Namespace) -> Figures:
         Task(name, seed, args.rounds, on, args.noise, args.alpha)
         for name in names
         for on, seeds in ((True, args.seeds), (False, args.off_seeds))
-        for seed in range(1, seeds + 1)
+        for seed in range(args.first_seed, args.first_seed + seeds)
     ]
-    skewed = [Task("", seed, args.rounds, alpha=0.1) for seed in range(1, args.skew_seeds + 1)]
+    first = args.first_seed
+    skewed = [Task("", first + n, args.rounds, alpha=0.1) for n in range(args.skew_seeds)]
     told = []
     for found in in_order(play, [*tasks, *skewed], args.workers):
         told.append(found)
@@ -254,7 +256,7 @@ def run(args: Namespace) -> Figures:
 
 
 def _calm(name: str, args: Namespace) -> dict[str, Any]:
-    seeds = range(1, args.calm_seeds + 1)
+    seeds = range(args.first_seed, args.first_seed + args.calm_seeds)
     found = list(in_order(partial(calm, name, short=args.short), seeds, args.workers))
     framed = {seed: row["framed"] for seed, row in zip(seeds, found, strict=True) if row["framed"]}
     progress(f"  {name}: {len(found)} seeds, shut out by seed {framed or 'nobody'}")

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 from gossipfl.messages import Training
+from sim.attacks import ATTACKS
+from sim.bench import reputation
 from sim.bench.fleet import measure
 from sim.bench.report import envelope, table
+from sim.bench.reputation import Task, Told, attacked
 from sim.demo.places import Job
 
 JOB = Job(devices=2, liars=0, rounds=10, seed=1, training=Training(), pace="none")
@@ -51,3 +54,20 @@ def test_help_names_every_benchmark(root: Path) -> None:
     )
     assert done.returncode == 0
     assert all(name in done.stdout for name in ("fleet", "idle", "cli"))
+
+
+def test_a_seed_counts_as_flagged_if_every_liar_is_called_so_by_half_of_its_victims() -> None:
+    on = [
+        Told(Task("foe", 1, 40), rounds=40, influence=0.0, accuracy=0.9, worst=0.8, flagged=[1.0]),
+        Told(Task("foe", 2, 40), rounds=40, influence=0.1, accuracy=0.9, worst=0.7, flagged=[0.4]),
+    ]
+    off = Told(Task("foe", 1, 40, reputation=False), rounds=7, influence=0.3, flagged=[0.0])
+    row = attacked([*on, off])
+    assert (row["seeds"], row["flagged_seeds"]) == (2, 1)
+    assert (row["influence_on"], row["influence_off"]) == (0.05, 0.3)
+    assert row["worst_on"] == 0.7
+    assert (row["stuck_on"], row["stuck_off"]) == (0, 1)
+
+
+def test_every_attack_of_the_reputation_bench_has_causes_that_are_true_of_it() -> None:
+    assert set(reputation.ATTACKS) <= set(reputation.RIGHT) <= set(ATTACKS)
