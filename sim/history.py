@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gossipfl.aggregation.rules import fits
 from gossipfl.config import PACES, NodeSettings
 from gossipfl.events import Address, PolicyReceived, RevocationReceived
 from gossipfl.identity import device_name
@@ -239,7 +240,7 @@ class History:
         self._repair()
         able = self.able()
         goals = [(d, scene.view(d).merges + MERGES) for d in able]
-        if len(able) >= ABLE_MIN:
+        if self._is_enough(len(able)):
             if self.plan.rule != "mean" or not self.plan.liars:
                 self.learning.settled(scene, able)  # a mean stands against nobody
             world.run_until(
@@ -247,6 +248,11 @@ class History:
                 RECOVERY_S,
             )
         world.finish()
+
+    def _is_enough(self, able: int) -> bool:
+        """May it be asked that all of them merge? Below a rule's minimum nobody does, by design;
+        and each may have one of the others in a soft quarantine, that ends by itself."""
+        return able >= ABLE_MIN and fits(self.plan.rule, able - 2, len(self.plan.liars))
 
     def forkers(self) -> tuple[int, int]:
         """Devices that signed two chains and were not revoked, and how many of them every honest

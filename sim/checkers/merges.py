@@ -31,7 +31,7 @@ from sim.device import SimDevice
 from sim.rows import Rows
 
 NAMED_MAX = 1_024  # updates named to one device in a generation: an inbox holds 256 of them
-PARKED_S = 5.0  # a head may wait this long for its signer's member object: the demo's join wait
+SLACK_S = 0.1  # of the age of an update: clocks are read at the same events
 PEERS_KEPT = 256  # per device, the last merged stay: as many as an inbox holds
 MERGES_KEPT = 8  # a receipt is durable a head later than its merge
 
@@ -85,6 +85,7 @@ class Pulled(Checker):
         self._rows = Rows()
         self._named: dict[int, Named] = {}
         self._last: tuple[StartMerge, list[Row]] | None = None
+        self._waiting: dict[tuple[int, int], dict[bytes, tuple[bytes, bytes, float]]] = {}
 
     def on_event(self, device: SimDevice, event: Event) -> None:
         if isinstance(event, ObjectReceived):
@@ -100,14 +101,23 @@ class Pulled(Checker):
         return self._named.setdefault(device.index, Named())
 
     def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
-        """A head that is refused has not been seen: the clock may have been wrong."""
-        if not isinstance(event, HeadReceived) or event.head is None:
-            return
-        if any(isinstance(e, Notice) and e.topic is Topic.REFUSED for e in effects):
-            return
-        head = self._heads.get(event.head, device.fleet.members)
-        if head is not None and head.update is not None:
-            self._of(device).took(device.incarnation, head.update.digest, device.now)
+        """An update is seen when a head that names it is taken in. One that waits for its signer's
+        member object is as old as it was when it came; one that is refused was not seen."""
+        if isinstance(event, HeadReceived) and event.head is not None:
+            head = self._heads.get(event.head, device.fleet.members)
+            if head is None or head.update is None:
+                return
+            if _is_taken(device, head.device, event.head):
+                self._of(device).took(device.incarnation, head.update.digest, device.now)
+            else:
+                waiting = self._waiting.setdefault((device.index, device.incarnation), {})
+                waiting[head.device] = (event.head, head.update.digest, device.now)
+        elif isinstance(event, ObjectReceived):
+            waiting = self._waiting.get((device.index, device.incarnation), {})
+            for peer, (envelope, update, at) in list(waiting.items()):
+                if _is_taken(device, peer, envelope):
+                    self._of(device).took(device.incarnation, update, at)
+                    del waiting[peer]
 
     def age_s(self, device: SimDevice, name: bytes) -> float:
         """How long ago this device first took in a head that names the update."""
@@ -137,6 +147,12 @@ class Pulled(Checker):
             if heads:
                 return Row(name, heads)
         return Row(name, {})
+
+
+def _is_taken(device: SimDevice, peer: bytes, envelope: bytes) -> bool:
+    """Is this the head of that peer that the device passes on?"""
+    served = device.node.shelf.head(peer) if device.node is not None else None
+    return served is not None and served.envelope == envelope
 
 
 class OfMerges(Checker):
@@ -183,7 +199,7 @@ class MergesFresh(OfMerges):
     def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
         for row in rows:
             age = self.pulled.age_s(device, row.name)
-            if age > device.settings.pace.stale_s + PARKED_S:
+            if age > device.settings.pace.stale_s + SLACK_S:
                 raise self.broken(f"device {device.index} merges an update that is {age:.1f} s old")
 
 
