@@ -15,6 +15,7 @@ BENCHES = {
     "fleet": "eight agents on one machine, 20 rounds back to back: time, memory, bytes",
     "idle": "four agents that rest: memory, processor share and bytes over a minute",
     "mnist": "ten simulated devices, the convolutional bundle, 5,000 real digits, Dirichlet 1",
+    "protocols": "dumbbell, two worlds and epidemic learning with our rules, MNIST digits",
     "codecs": "ms and bytes of each codec; --learn: accuracy against bytes, ten simulated devices",
     "reputation": "with reputation and without: what liars get, what they are called, false alarms",
     "accountant": "epsilon of random schedules beside dp-accounting's, which has to be installed",

@@ -398,3 +398,18 @@ def test_numbers_that_make_no_fleet_are_wrong_use(gossipfl: Call, argv: tuple[st
     code, _, err = gossipfl("demo", *argv)
     assert code == Exit.USAGE
     assert "GF100" in err
+
+
+def test_attacks_are_listed_with_what_they_do(gossipfl: Call) -> None:
+    code, out, _ = gossipfl("demo", "--attack", "list")
+    assert code == Exit.OK
+    assert len(out.splitlines()) == 18
+    assert "mimic" in out
+    assert "copy one honest device" in out
+
+
+def test_an_unknown_attack_is_told_with_the_nearest(gossipfl: Call) -> None:
+    code, _, err = gossipfl("demo", "--attack", "mimick")
+    assert code == Exit.USAGE
+    assert "'mimic'" in err
+    assert "--attack list" in err
