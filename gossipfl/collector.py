@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 
 from gossipfl.aggregation import fits, plan
@@ -29,6 +30,7 @@ class Collector:
         self.sample = 0
         self.f = 0
         self.rule = ""  # sample and f fit this one: a policy that comes in between is the next's
+        self._unasked: deque[tuple[bytes, Purpose]] = deque()  # until a head request is free
 
     def eligible(self) -> list[bytes]:
         """Live peers that may be asked, in a fixed order."""
@@ -45,11 +47,21 @@ class Collector:
         weights = [core.reputation.weight(d, core.now) for d in peers]
         sampled = weighted_sample(peers, weights, self.sample, core.entropy)
         core.rounds.collect(sampled, core.now)
+        self._unasked.clear()
         for device in sampled:
             if device in core.rounds.open:
                 self._ask(core.book.peers[device], purpose)
         if purpose is Purpose.COLLECT:
             core.upkeep.new_round()
+
+    def ask_waiting(self) -> None:
+        """Asks those for whom there was no free head request before, as far as there is now."""
+        core = self._core
+        while self._unasked and core.pulls.has_free_head:
+            device, purpose = self._unasked.popleft()
+            peer = core.book.peers.get(device)
+            if peer is not None and device in core.rounds.open:
+                self._ask(peer, purpose)
 
     def would_suffice(self, live: int) -> bool:
         """Would a merge be possible if all these peers answered?"""
@@ -85,6 +97,9 @@ class Collector:
         if asked >= ASKS_MAX or peer.address is None:
             core.rounds.settle(peer.device, core.now)
             return
+        if not core.pulls.has_free_head:
+            self._unasked.append((peer.device, purpose))
+            return
         core.rounds.asked[peer.device] = asked + 1
         ref = peer.head.update if peer.head is not None else None
         held = core.rounds.inbox.get(peer.device)
@@ -101,8 +116,6 @@ class Collector:
             update_bytes=min(core.limits.ride_bytes, self._update_bytes()),
         )
         core.emit(*effects)
-        if not effects:
-            core.rounds.settle(peer.device, core.now)
 
     def _update_bytes(self) -> int:
         job = self._core.job

@@ -28,7 +28,8 @@ class Limits:
     chain_fetches_per_round: int = 8  # guess: bounds what a gap can cost us
     pulls_out: int = 4  # protocol: object transfers out at once
     pulls_queued: int = 256  # guess: more is dropped, newest first
-    heads_out: int = 64  # head requests out at once: small, may be waiting on the server
+    heads_out: int = 128  # head requests out at once: small, may be waiting on the server; a round
+    # of 100 devices with a third of liars asks 75
     serves_per_device: int = 16  # protocol
     serves_total: int = 64  # protocol
     connections: int = 256  # guess: 4 per device in a fleet of 64

@@ -36,6 +36,8 @@ class Cycle:
                 self._begin()
             case Phase.JOINING | Phase.COLLECTING if rounds.is_collected(now):
                 core.merger.collected()
+            case Phase.JOINING | Phase.COLLECTING:
+                core.collector.ask_waiting()
             case Phase.PUBLISHING if now >= rounds.deadline:
                 self.end("could not be published in time")
             case _:

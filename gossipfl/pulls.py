@@ -117,7 +117,7 @@ class Pulls:
         self, pending: Pending, etag: bytes | None, wait_s: float = 0.0, update_bytes: int = 0
     ) -> list[Effect]:
         """Ask for a head: `pending.about` names whose, None the peer's own."""
-        if self.heads_out >= self._limits.heads_out:
+        if not self.has_free_head:
             return []
         request = self._register(pending if pending.etag == etag else replace(pending, etag=etag))
         return [
@@ -223,6 +223,11 @@ class Pulls:
 
     def is_knocking(self, address: Address) -> bool:
         return address in self._counts.knocks
+
+    @property
+    def has_free_head(self) -> bool:
+        """May one more head be asked for?"""
+        return self.heads_out < self._limits.heads_out
 
     @property
     def heads_out(self) -> int:

@@ -185,7 +185,7 @@ class Transport:
         waiting = sum(1 for other in exchange.server.waiters if other.client is exchange.client)
         if (
             waiting >= limits.serves_per_device
-            or len(exchange.server.waiters) >= limits.serves_total
+            or len(exchange.server.waiters) >= limits.connections
         ):
             self._refuse(exchange, Fault.REFUSED, "429: too many requests held open")
             return

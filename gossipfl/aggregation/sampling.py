@@ -20,6 +20,11 @@ from functools import lru_cache
 SAMPLE_MIN = 8
 """Peers asked even where no attacker is assumed: guess, mixes 100 devices in three rounds."""
 
+SPARE_SHARE = 8
+"""One in eight of a pull may be asleep or late, and the rest must still be enough for the rule:
+guess, more than churn of 30 % a minute takes. Without it all 18 of a pull of 18 (30 devices, 9
+attackers) have to answer, or the round is lost."""
+
 SHARE_DENOMINATOR_MAX = 10_000
 """A share such as 1/3 arrives as a float; it is read as the nearest fraction up to this fine."""
 
@@ -60,8 +65,8 @@ def plan(
     """(s, f) of a pull in a fleet of n devices: how many peers, and how many liars among them.
 
     s is the exact bound's, SAMPLE_MIN at least, and more where the rule needs more models for its
-    f: the first for which fits(s, f), everybody if there is none. `sample` and `f` are what a
-    policy prescribes instead. Raises ValueError if the numbers make no fleet.
+    f: the first for which fits(s - s // SPARE_SHARE, f), everybody if there is none. `sample` and
+    `f` are what a policy prescribes instead. Raises ValueError if the numbers make no fleet.
     """
     others = n - 1
     wanted = sample
@@ -70,7 +75,7 @@ def plan(
     size = min(wanted, others)
     while True:
         faulty = f if f is not None else assumed_faulty(n, attackers, size)
-        if size >= others or sample is not None or fits(size, faulty):
+        if size >= others or sample is not None or fits(size - size // SPARE_SHARE, faulty):
             return size, faulty
         size += 1
 

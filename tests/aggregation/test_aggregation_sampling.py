@@ -126,10 +126,12 @@ def test_a_thousand_devices_take_milliseconds() -> None:
 @pytest.mark.parametrize(
     ("n", "attackers", "name", "expected"),
     [
-        (100, 20, "nna", (30, 15)),  # the bound on attackers decides
+        (100, 20, "nna", (38, 17)),  # the bound's 30, and one in eight to spare
+        (100, 33, "collapse+nna", (75, 33)),
+        (30, 9, "nna", (20, 9)),
         (100, 0, "nna", (module.SAMPLE_MIN, 0)),
         (5, 0, "krum", (4, 0)),  # all there are
-        (20, 4, "krum", (10, 4)),  # one more than the bound asks for: 2f + 3 models
+        (20, 4, "krum", (11, 4)),  # 2f + 3 models, and one to spare
         (7, 2, "krum", (6, 2)),
         (6, 2, "krum", (5, 2)),  # not enough, and there are no more
     ],

@@ -174,10 +174,10 @@ def test_nonsense_is_refused_before_it_is_signed(
         (
             Choices(n=20, attackers=4, rule="krum", sample=4),
             "m = 4 received models",
-            "leave --sample out: krum works with 10 peers of 19",
+            "leave --sample out: krum works with 11 peers of 19",
         ),
         (Choices(n=7, attackers=1, sample=1), "nna: m = 1 .* f = 1", "leave --sample out"),
-        (Choices(n=100, attackers=33, sample=20), "f = 16", "nna works with 60 peers of 99"),
+        (Choices(n=100, attackers=33, sample=20), "f = 16", "nna works with 75 peers of 99"),
     ],
 )
 def test_a_rule_that_could_never_merge_is_not_signed(
