@@ -60,14 +60,15 @@ class Addresses:
         core = self._core
         fetches = MEMBERS_PER_LIST
         changed, unknown = False, False
+        here = {envelope for _, envelope in core.records.values()}
         for item in core.pure(unpack_list, data, core.limits.peers_bytes)[:RECORDS_MAX]:
+            if item in here:
+                continue  # as most are, and they were verified
             envelope = core.pure(open_envelope, item, "record", core.limits.head_bytes)
             device = core.pure(device_of, envelope.key_id)
             if device == core.device or core.is_barred(device):
                 continue
             held = core.records.get(device)
-            if held is not None and held[1] == item:
-                continue
             core.pure(check_signature, envelope)
             record = core.pure(decode, envelope.payload, Record, core.limits.head_bytes)
             if record.device != device or record.fleet != core.fleet:

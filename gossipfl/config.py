@@ -44,6 +44,7 @@ class Limits:
     head_wait_s: float = 20.0  # longest that a server holds a head request open: a round deadline
     candidates: int = 512  # guess: addresses known but not yet bound to a device
     devices: int = 4_096  # guess: members held
+    peers: int = 4_096  # as members; a fleet of many sites may want fewer per device
     addresses_per_device: int = 8  # IPv4 and IPv6 on four links
     evidence_fetches_per_round: int = 2  # protocol, per peer; of revocation lists as many
     pages_per_round: int = 8  # guess: pages of a long list fetched per peer: at most 4 MiB

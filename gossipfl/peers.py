@@ -81,7 +81,7 @@ class PeerBook:
             peer = self.peers[bound]
             peer.open_until, peer.suspended = min(peer.open_until, now), False
             return False
-        if address in self.candidates:
+        if address in self.candidates or (self.is_full and source is not Source.STATIC):
             return False
         if len(self.candidates) >= self._limits.candidates and not self._evict():
             return False
@@ -96,6 +96,11 @@ class PeerBook:
             return False
         self._no_candidate(max(loose, key=lambda a: self.candidates[a].failures))
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Are so many peers known, or about to be, that no more are looked for?"""
+        return len(self.peers) + len(self.candidates) >= self._limits.peers
 
     def _no_candidate(self, address: Address) -> None:
         if self.candidates.pop(address, None) is not None:

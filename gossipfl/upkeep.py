@@ -92,7 +92,8 @@ class Upkeep:
             self._want_list(peer.device, Purpose.REVOCATIONS, head.revocations)
         if head.evidence is not None and (mine is None or mine.evidence != head.evidence):
             self._want_list(peer.device, Purpose.EVIDENCE, head.evidence)
-        if head.peers not in (None, peer.list_read, mine.peers if mine is not None else None):
+        lists = (None, peer.list_read, mine.peers if mine is not None else None)
+        if head.peers not in lists and not core.book.is_full:
             self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
         if head.member != known.digest:
             self._want(peer, Purpose.MEMBER, Kind.MEMBER, head.member)

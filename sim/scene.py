@@ -15,7 +15,7 @@ from gossipfl.messages import Training
 from gossipfl.parameters import Vector
 from gossipfl.view import View
 from sim.checkers import Checker, Tally, all_checkers
-from sim.data import Split, blobs, digits, split_dirichlet, split_iid
+from sim.data import Split, blobs, digits, split_dirichlet, split_iid, split_mixed
 from sim.device import SimDevice
 from sim.fleet import Fleet, Job
 from sim.learners import Learner, Mlp, Model, Softmax
@@ -38,6 +38,7 @@ class Setup:
     training: Training = field(default_factory=lambda: Training(learning_rate=0.05, momentum=0.9))
     scale: float = 1.0  # inputs times this; digits are 0 to 1 before
     guard: bool = True  # the catastrophe guard; off for an undefended run
+    examples: int | None = None  # per device, drawn for each from all; None: they are dealt out
     poison: tuple[tuple[int, Callable[[Trainer], Trainer]], ...] = ()  # by device index
     policy: dict[str, Any] = field(default_factory=dict)
 
@@ -96,7 +97,10 @@ class Scene:
         model: Model = Softmax(features, classes)
         if setup.model == "mlp":
             model = Mlp(features, 128, classes)
-        if setup.alpha is None:
+        if setup.examples is not None:
+            alpha = 100.0 if setup.alpha is None else setup.alpha
+            parts = split_mixed(split.train, setup.devices, setup.examples, alpha, seed)
+        elif setup.alpha is None:
             parts = split_iid(split.train, setup.devices, seed)
         else:
             parts = split_dirichlet(split.train, setup.devices, setup.alpha, seed)

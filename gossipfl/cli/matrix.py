@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_matrix(words: Any) -> None:
     many = words.add_parser("matrix", help="rules against attacks, in a table of many histories")
     axis = many.add_argument_group("which cells: lists, joined by commas")
-    axis.add_argument("--rules", default="nna", metavar="NAMES")
+    axis.add_argument("--rules", default="", metavar="NAMES", help="default: the product's")
     axis.add_argument("--attacks", default="", metavar="NAMES", help="of `sim attacks`; all")
     axis.add_argument("--noise", default="0,0.3,0.7,1.0", metavar="SHARES")
     axis.add_argument("--attackers", default="20,33", metavar="NUMBERS", help="who really lie")
@@ -110,12 +110,13 @@ def _options(args: Namespace) -> Options:
 
 def _axes(args: Namespace) -> Axes:
     from gossipfl.aggregation import RuleError, rule
+    from gossipfl.fleet.documents import DEFAULT_RULE
     from sim.attacks import ATTACKS
     from sim.matrix.cells import Axes, unknown_attack
 
     try:
         axes = Axes(
-            rules=tuple(args.rules.split(",")),
+            rules=tuple(args.rules.split(",")) if args.rules else (DEFAULT_RULE,),
             attacks=tuple(args.attacks.split(",")) if args.attacks else tuple(ATTACKS),
             noise=tuple(float(text) for text in args.noise.split(",")),
             attackers=tuple(int(text) for text in args.attackers.split(",")),

@@ -257,3 +257,30 @@ def test_the_book_agrees_with_itself(acts: list[tuple[str, int, int]]) -> None:
 def test_an_address_reads_like_one(text: str) -> None:
     host, _, port = text.rpartition(":")
     assert str(Address(host.strip("[]"), int(port))) == text
+
+
+# --- a view of some of the fleet ------------------------------------------------------------------
+
+
+def test_a_full_book_looks_for_nobody_else_but_takes_whom_a_person_names() -> None:
+    held = book(peers=2)
+    assert held.see(at(1), Source.MDNS, 0.0)
+    held.bind(at(1), b"a" * 16, 0.0)
+    assert held.see(at(2), Source.RECORD, 0.0)
+    assert held.is_full
+    assert not held.see(at(3), Source.MDNS, 0.0)
+    assert held.see(at(4), Source.STATIC, 0.0)
+    held.drop(b"a" * 16)
+    held.gone(at(2))
+    assert held.see(at(3), Source.MDNS, 1.0), "there is room again"
+
+
+def test_no_knock_is_due_while_all_wait_and_a_new_hint_ends_that() -> None:
+    held = book()
+    held.see(at(1), Source.MDNS, 0.0)
+    held.knocked(at(1), 0.0)
+    assert held.next_due(0.0) == PACE.breaker_s
+    assert list(held.due(0.0)) == []
+    held.see(at(2), Source.MDNS, 0.1)
+    assert list(held.due(0.1)) == [at(2)]
+    assert held.next_due(0.1) == 0.1
