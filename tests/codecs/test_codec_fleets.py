@@ -3,11 +3,13 @@ watched."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gossipfl import collector
 from gossipfl.codecs import Assembly
 from gossipfl.memory import StoreFault
 from gossipfl.parameters import Vector
@@ -115,13 +117,17 @@ def test_a_node_that_decodes_something_else_is_seen(
     codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who checks the checker: it must decode for itself, not believe the node."""
-    decode = Assembly.decode
 
-    def wrong(*args: Any) -> Vector:
-        vector = np.array(decode(*args))
-        vector[0] += np.float32(1e-3)
-        return vector
+    def wrong(decode: Callable[..., Vector]) -> Callable[..., Vector]:
+        def read(*args: Any) -> Vector:
+            vector = np.array(decode(*args))
+            vector[0] += np.float32(1e-3)
+            return vector
 
-    monkeypatch.setattr(Assembly, "decode", wrong)
+        return read
+
+    # Updates that stand alone are read by the first, partial ones by the second.
+    monkeypatch.setattr(collector, "decode_update", wrong(collector.decode_update))
+    monkeypatch.setattr(Assembly, "decode", wrong(Assembly.decode))
     with pytest.raises(WorldError, match="what no signed head named"):
         scene(codec).run_rounds(3, limit_s=60.0)
