@@ -27,13 +27,14 @@ from dataclasses import replace
 from typing import Any
 
 from gossipfl.config import PACES, Limits, NodeSettings
+from gossipfl.errors import UserError
 from sim.bench.report import Figures, progress
 from sim.options import Options
 from sim.scene import Scene, Setup
 
 GOSSIPY_MERGES = 376.0  # a second, 100 nodes, on the machine of the design's other figures
 FULL_MESH_MAX = 100
-WARM_ROUNDS = 3
+WARM_ROUNDS = 20  # two virtual seconds: until all have met and lists of addresses are the same
 LIMIT_S = 3_600.0  # virtual
 
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="100,300,1000,3000", metavar="N,N", help="to grow by")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="measured, per row")
     parser.add_argument("--sample", type=int, default=20, metavar="S")
+    parser.add_argument("--one", metavar="N,S,R,K", help="one row: devices, pulls, rounds, known")
     parser.add_argument("--known", type=int, default=64, metavar="K", help="others that one knows")
     parser.add_argument(
         "--whole", type=int, default=1_000, metavar="N", help="of 50 rounds; 0: none"
@@ -48,7 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> Figures:
-    """Rows by kind."""
+    """Rows by kind, or one."""
+    if args.one is not None:
+        try:
+            devices, sample, rounds, known = (int(text) for text in args.one.split(","))
+        except ValueError:
+            raise UserError("GF100", "--one is four numbers, as 100,20,10,99") from None
+        return _apart(devices, sample, rounds, known)
     counts = [int(text) for text in args.devices.split(",")]
     figures: dict[str, Any] = {
         "pull_20": _apart(100, args.sample, args.rounds, FULL_MESH_MAX),
@@ -73,7 +81,7 @@ def _apart(devices: int, sample: int, rounds: int, known: int) -> dict[str, Any]
 
 
 def measure(devices: int, sample: int, rounds: int, known: int) -> dict[str, Any]:
-    """One fleet: started, warmed up for three rounds, then timed."""
+    """One fleet: started, warmed up, then timed."""
     began, wall = time.process_time(), time.monotonic()
     scene = fleet(devices, sample, known)
     scene.run_rounds(WARM_ROUNDS, LIMIT_S)
