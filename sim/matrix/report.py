@@ -114,7 +114,7 @@ def _table(
         lone = figure(results, _seeds(here, c))
         blank = " |" * (len(noises) - 1)
         lines.append(f"| {c.attack}, undefended ({c.rule}) | {lone or 'not run'} |{blank}")
-    for name in dict.fromkeys(c.attack for c in rows):
+    for name in dict.fromkeys(c.attack for c in rows if c in results):  # the rest is named below
         shown = [
             _shown(
                 figure(results, [c for c in rows if (c.attack, c.noise) == (name, noise)]),
