@@ -110,6 +110,9 @@ class Addresses:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address.is_unspecified or address.is_multicast or address.is_reserved:
+            return False  # this very machine by another name, or everybody
         if address.is_loopback:
             own = self._record[0].addresses if self._record else []
             return any(text.startswith(("127.", "[::1]")) for text in own)

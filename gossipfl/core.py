@@ -199,8 +199,12 @@ class Core:
 
     @property
     def condemned(self) -> int:
-        """How many devices are proven liars: each was one of the attackers that are assumed."""
-        return len({device for device, _ in self.evidence})
+        """How many members are proven liars: each is one of the attackers that are assumed.
+
+        Not who was revoked or replaced: a policy issued since then no longer counts it among them,
+        and proofs against stolen devices of old must not switch the defence off.
+        """
+        return len({d for d, _ in self.evidence if not self.roster.is_over(d)})
 
     def is_barred(self, device: bytes) -> bool:
         """Condemned by evidence, revoked, or enrolled again under another key."""

@@ -23,7 +23,7 @@ class Parcels:
     def __init__(self, core: Core) -> None:
         self._core = core
         # Digests refused, for what, and by whom (None: for what was in it): not fetched again.
-        self._bad: set[tuple[Purpose, bytes, bytes | None]] = set()
+        self._bad: dict[tuple[Purpose, bytes, bytes | None], None] = {}
 
     def object(self, event: ObjectReceived) -> None:
         core = self._core
@@ -49,7 +49,10 @@ class Parcels:
             self.refuse(pending.purpose, pending.digest)
             core.notice(Topic.REFUSED, f"a policy is refused: {error}", warning=True)
         except PeerError as error:
-            self.refuse(pending.purpose, pending.digest)
+            # Another device's receipt, or an index as a page: wrong from whoever named it so, and
+            # right from others. A liar must not make us refuse theirs.
+            here = error.fault is Fault.WRONG_DEVICE or pending.page
+            self.refuse(pending.purpose, pending.digest, pending.device if here else None)
             core.blame(pending.about or pending.device, error)
             core.collector.fetch_failed(pending)
 
@@ -59,9 +62,9 @@ class Parcels:
         For this purpose: a policy that a liar lists as evidence is still a policy. Bounded: what
         falls out is merely refused once more.
         """
-        self._bad.add((purpose, name, by))
+        self._bad[purpose, name, by] = None
         while len(self._bad) > self._core.limits.devices:
-            self._bad.pop()
+            del self._bad[next(iter(self._bad))]
 
     @property
     def refused(self) -> int:
@@ -69,7 +72,7 @@ class Parcels:
 
     def is_bad(self, purpose: Purpose, name: bytes, by: bytes | None = None) -> bool:
         """Was this refused, whoever has it, or by this peer?"""
-        return not self._bad.isdisjoint({(purpose, name, None), (purpose, name, by)})
+        return (purpose, name, None) in self._bad or (purpose, name, by) in self._bad
 
     def _dispatch(self, pending: Pending, data: bytes) -> None:
         core = self._core
@@ -197,7 +200,8 @@ class Parcels:
         core.publisher.want_head()
         if accused == core.device:
             core.restraint.conflict = (
-                "two different heads are signed with this device's key: enrol it again"
+                "two different heads are signed with this device's key: "
+                "join with a new state folder"
             )
             core.notice(Topic.EVIDENCE, core.restraint.conflict, accused, True)
             return

@@ -102,12 +102,12 @@ class Reputation:
             self.of(device).suspicion = suspicion
 
     def merged(
-        self, pull: Mapping[bytes, Seen], attackers: int, now: float
+        self, pull: Mapping[bytes, Seen], attackers: int, now: float, needed: int = 0
     ) -> list[tuple[bytes, str]]:
         """After a merge of ours: every peer that was in it. `attackers`: how many may stand apart,
         those assumed and not yet proven. Who is in quarantine still leaves room for others: it may
-        be honest, and then the liars are all still there. Returns who goes into quarantine, and the
-        reasons."""
+        be honest, and then the liars are all still there. `needed`: so many peers the rule needs,
+        and as many are left. Returns who goes into quarantine, and the reasons."""
         self._merges += 1
         for device, standing in self._standings.items():
             if device not in pull:
@@ -130,7 +130,7 @@ class Reputation:
                 cause = named(seen.traits, max(norms, default=0.0))
                 cause = Cause.DIRECTION if device in astray else cause
             _judge(standing, seen.traits, cause)
-            if standing.outlying >= QUARANTINE_AT and self._has_room(device, now):
+            if standing.outlying >= QUARANTINE_AT and self._has_room(device, now, needed):
                 words = self._quarantine(standing, *stood_apart(standing), now)
                 if words is not None:
                     found.append((device, words))
@@ -150,12 +150,14 @@ class Reputation:
         standing.contributed += traits.share
         remember(standing, traits, typical)
 
-    def _has_room(self, device: bytes, now: float) -> bool:
-        """May it be shut out for standing apart? Never the majority: they may be right."""
+    def _has_room(self, device: bytes, now: float, needed: int) -> bool:
+        """May it be shut out for standing apart? Never the majority: they may be right. Nor whom
+        the rule cannot do without: it stands against the liars itself, a round lost does not."""
         if self.is_quarantined(device, now):
             return False
-        out = sum(self.is_quarantined(d, now) for d, s in self._standings.items() if s.merges)
-        return 2 * (out + 1) <= sum(s.merges > 0 for s in self._standings.values())
+        known = [device for device, standing in self._standings.items() if standing.merges]
+        out = 1 + sum(self.is_quarantined(device, now) for device in known)
+        return 2 * out <= len(known) and len(known) - out >= needed
 
     def _outliers(self, attackers: int, now: float) -> tuple[set[bytes], set[bytes]]:
         """Who stands apart from all peers that we know, by what it was like over time: one pull is

@@ -56,7 +56,9 @@ class Restorer:
         self._asked = {d: said for d, said in self._asked.items() if said or d in core.book.peers}
         needed = self._needed(len(live))
         answered = sum(self._asked.values())
-        enough = needed > 0 and answered >= needed and answered == len(self._asked)
+        # Stallers are asked again and again: after a while nobody waits for them.
+        enough = needed > 0 and answered >= needed
+        enough = enough and (self._is_late() or answered == len(self._asked))
         if enough and self._can_tell() and not core.publisher.is_busy:
             self._reconciled()
             return
@@ -79,12 +81,14 @@ class Restorer:
 
         Right after a start only one peer may be found yet, and that one may know the least.
         """
-        core = self._core
         if self.has_lost_store:
             return self._majority()
+        return min(RECONCILE_PEERS, live) if self._is_late() else self._needed_at_first(live)
+
+    def _is_late(self) -> bool:
+        core = self._core
         patience = core.pace.round_deadline_s if core.own.seq else core.pace.join_wait_s
-        late = core.now - self._since > patience
-        return min(RECONCILE_PEERS, live) if late else self._needed_at_first(live)
+        return core.now - self._since > patience
 
     def _majority(self) -> int:
         """More than half of the others, as the policy counts them; k while there is none.
@@ -161,7 +165,7 @@ class Restorer:
     def _conflict(self, what: str) -> None:
         core = self._core
         if not core.restraint.conflict:
-            core.restraint.conflict = f"{what}: enrol it again"
+            core.restraint.conflict = f"{what}: join with a new state folder"
             core.notice(Topic.RESTORE, core.restraint.conflict, core.device, True)
 
     def _reconciled(self) -> None:

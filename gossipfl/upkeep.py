@@ -107,7 +107,7 @@ class Upkeep:
         peer, kind = core.book.peers.get(device), Kind(purpose.value)
         if peer is None or peer.address is None or core.shelf.object(name) is not None:
             return
-        if core.parcels.is_bad(purpose, name):
+        if core.parcels.is_bad(purpose, name, device):
             return
         limits = core.limits
         most = limits.pages_per_round if is_page else limits.evidence_fetches_per_round
@@ -128,7 +128,7 @@ class Upkeep:
         core = self._core
         if name is None or core.shelf.object(name) is not None:
             return
-        if core.parcels.is_bad(purpose, name) or peer.address is None:
+        if core.parcels.is_bad(purpose, name, peer.device) or peer.address is None:
             return
         pending = Pending(purpose, peer.address, peer.device, digest=name)
         core.emit(*core.pulls.object(pending, bytes_max(kind, core.limits)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gossipfl.aggregation import least
 from gossipfl.anomaly import PEERS_MIN
 from gossipfl.conduct import Conduct
 from gossipfl.core import Core
@@ -80,7 +81,8 @@ class Watch:
         policy = core.job.policy
         assumed = policy.attackers if policy is not None else 0
         attackers = max(0, assumed - core.condemned)
-        for device, reason in core.reputation.merged(pull, attackers, core.now):
+        needed = least(policy.rule, attackers) if policy is not None else 0
+        for device, reason in core.reputation.merged(pull, attackers, core.now, needed):
             core.quarantined(device, reason)
 
     def _compare(self, entry: Received, twin: int | None, entries: Sequence[Received]) -> None:

@@ -250,9 +250,8 @@ class History:
         world.finish()
 
     def _is_enough(self, able: int) -> bool:
-        """May it be asked that all of them merge? Below a rule's minimum nobody does, by design;
-        and each may have one of the others in a soft quarantine, that ends by itself."""
-        return able >= ABLE_MIN and fits(self.plan.rule, able - 2, len(self.plan.liars))
+        """May it be asked that all of them merge? Below a rule's minimum nobody does, by design."""
+        return able >= ABLE_MIN and fits(self.plan.rule, able - 1, len(self.plan.liars))
 
     def forkers(self) -> tuple[int, int]:
         """Devices that signed two chains and were not revoked, and how many of them every honest

@@ -12,7 +12,16 @@ from gossipfl.aggregation.anchored import Balance, CenteredClip
 from gossipfl.aggregation.base import Merge, Rows, Rule, RuleError
 from gossipfl.aggregation.distances import Squares, squared_distances
 from gossipfl.aggregation.guard import catastrophic, require_mergeable
-from gossipfl.aggregation.rules import RULES, STEPS, Settings, between, fits, merge_step, rule
+from gossipfl.aggregation.rules import (
+    RULES,
+    STEPS,
+    Settings,
+    between,
+    fits,
+    least,
+    merge_step,
+    rule,
+)
 from gossipfl.aggregation.sampling import assumed_faulty, plan, sample_size
 from gossipfl.aggregation.weiszfeld import GeometricMedian
 
@@ -32,6 +41,7 @@ __all__ = [
     "between",
     "catastrophic",
     "fits",
+    "least",
     "merge_step",
     "plan",
     "require_mergeable",

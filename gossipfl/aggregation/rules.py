@@ -219,6 +219,12 @@ def fits(name: str, m: int, f: int) -> bool:
     return True
 
 
+@lru_cache(maxsize=64)  # asked after every merge, of a policy that rarely changes
+def least(name: str, f: int) -> int:
+    """The fewest received models that are enough for f; 0 if none of up to 4f + 8 is."""
+    return next((m for m in range(1, 4 * f + 9) if fits(name, m, f)), 0)
+
+
 def _last_rule(name: str, steps: Sequence[str], settings: Settings | None) -> Rule:
     """The rule without its steps."""
     found = RULES.get(name)

@@ -15,7 +15,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from zeroconf import DNSQuestionType, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import DNSQuestionType, Error, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from gossipfl.config import DISCOVERY_TYPE
@@ -145,7 +145,9 @@ class Station:
             return
         if instance not in self._names and len(self._names) >= NAMES_MAX:
             return
-        info = AsyncServiceInfo(DISCOVERY_TYPE, name)
+        info = _info(name)
+        if info is None:
+            return
         now = asyncio.get_running_loop().time()
         if info.load_from_cache(zeroconf) and self._hints.take(now) == 0.0:
             self._consider(instance, info)
@@ -159,9 +161,13 @@ class Station:
             name = await self._queue.get()
             if (wait_s := self._hints.take(loop.time())) > 0.0:
                 await asyncio.sleep(wait_s)
-            info = AsyncServiceInfo(DISCOVERY_TYPE, name)
-            if self._zeroconf is not None and await info.async_request(
-                self._zeroconf.zeroconf, RESOLVE_MS, DNSQuestionType.QM
+            info = _info(name)
+            if (
+                info is not None
+                and self._zeroconf is not None
+                and await info.async_request(
+                    self._zeroconf.zeroconf, RESOLVE_MS, DNSQuestionType.QM
+                )
             ):
                 self._consider(name.removesuffix(f".{DISCOVERY_TYPE}"), info)
 
@@ -201,3 +207,12 @@ def _require_bindable(address: str) -> None:
     ):
         with socket.socket(family, kind, protocol) as probe:
             probe.bind(where)
+
+
+def _info(name: str) -> AsyncServiceInfo | None:
+    """None for a name that is none: anybody on the network may announce what he likes, and an
+    error raised in the browser's callback would come again with every packet."""
+    try:
+        return AsyncServiceInfo(DISCOVERY_TYPE, name)
+    except Error:
+        return None

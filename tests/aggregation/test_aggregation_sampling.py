@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossipfl.aggregation import assumed_faulty, fits, plan, rule, sample_size
+from gossipfl.aggregation import assumed_faulty, fits, least, plan, rule, sample_size
 from gossipfl.aggregation import sampling as module
 
 # (n, attackers): smallest s for a share below 1/2 and below 1/3; 200 rounds, 99 %
@@ -148,3 +148,12 @@ def test_a_policy_may_prescribe_sample_and_f() -> None:
     never = plan(20, 4, lambda m, f: False, sample=5, f=1)
     assert never == (5, 1), "as prescribed, whatever the rule needs"
     assert plan(4, 1, lambda m, f: True, sample=9) == (3, 1), "no more than there are"
+
+
+@pytest.mark.parametrize(
+    ("name", "f", "expected"), [("nna", 2, 4), ("krum", 2, 6), ("median", 0, 1), ("no such", 1, 0)]
+)
+def test_the_fewest_models_that_a_rule_works_with(name: str, f: int, expected: int) -> None:
+    assert least(name, f) == expected
+    assert expected == 0 or fits(name, expected, f)
+    assert expected < 2 or not fits(name, expected - 1, f)

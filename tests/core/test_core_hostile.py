@@ -46,7 +46,7 @@ from gossipfl.events import (
     TrainingFinished,
 )
 from gossipfl.identity import Signer
-from gossipfl.messages import ChainRef, Merged, Receipt, Record
+from gossipfl.messages import ChainRef, EvidenceKind, Merged, Receipt, Record
 from gossipfl.objects import digest, pack_list
 from gossipfl.wire import encode, seal, unpack
 from sim.fleet import DAY_S, EPOCH
@@ -461,3 +461,42 @@ def test_a_device_that_sees_only_liars_goes_on_after_they_leave() -> None:
     table.send(me, Release(x.id))
     table.send(me, PeerSeen(x.address, Source.MDNS))
     table.until(lambda: me.sent(StartMerge), 120.0)
+
+
+def test_a_liar_that_names_anothers_receipt_makes_nobody_refuse_it() -> None:
+    """Wrong from the liar, right from its owner: a fork would hide in what is not read."""
+    table = Table(n=4)
+    me, liar, owner = table.device(), table.puppet(), table.puppet()
+    liar.publish()
+    owner.publish()
+    table.introduce()
+    table.employ()
+    table.advance(5.0)
+    theirs = receipt(table, owner)
+    liar.publish(receipts=ChainRef(1, liar.hold(theirs)))
+    table.until(lambda: me.faults(liar), 200.0)
+    owner.publish(receipts=ChainRef(1, owner.hold(theirs)))
+    wanted = digest(theirs)
+    table.until(
+        lambda: any(isinstance(e, FetchObject) and e.digest == wanted for e in owner.asked), 300.0
+    )
+
+
+def test_a_record_does_not_make_a_device_call_its_own_ports() -> None:
+    table, me, (x, _) = scene()
+    texts = ("0.0.0.0:22", "255.255.255.255:80", "[::ffff:127.0.0.1]:6379", "[::]:5432")
+    x.publish(peers=x.hold(pack_list(records(table, 1, *texts))))
+    table.advance(60.0)
+    called = {str(e.address.host) for e in me.sent(FetchHead)}
+    assert not called & {"0.0.0.0", "255.255.255.255", "::ffff:127.0.0.1", "::"}, called
+
+
+def test_proofs_against_revoked_devices_leave_the_defence_as_it_is() -> None:
+    _, me, (x, _) = scene()
+    core: Any = me.node._core
+    gone, member = b"g" * 16, x.id
+    core.evidence[gone, EvidenceKind.EQUAL_SEQ] = b""
+    core.evidence[member, EvidenceKind.EQUAL_SEQ] = b""
+    assert core.condemned == 2
+    core.roster._replaced[gone] = b"n" * 16
+    assert core.condemned == 1

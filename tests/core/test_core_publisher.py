@@ -388,7 +388,7 @@ def test_a_head_of_ours_that_we_never_signed_stops_us() -> None:
     )
     x.publish(receipts=ChainRef(1, x.hold(seal("receipt", encode(receipt), x.keys.signer))))
     table.until(lambda: me.node.view().listen_only, 120.0)
-    assert "enrol it again" in me.node.view().listen_only
+    assert "join with a new state folder" in me.node.view().listen_only
     before = me.node.view().seq
     table.send(me, RevocationReceived(table.fleet.revoke(b"r" * 16, "lost")))
     table.advance(200.0)

@@ -253,6 +253,19 @@ def test_the_fleets_own_spread_decides() -> None:
     assert held.weight(P, 0.0) == 1.0
 
 
+def test_whom_the_rule_cannot_do_without_is_not_shut_out() -> None:
+    """Two liars of six peers were shut out, then an honest one: too few for a rule that stands
+    against two, and no merge until a quarantine ended."""
+    lie = seen(12.0, 0.0)
+    for needed, shut_out in ((4, 1), (5, 0)):
+        held = reputation()
+        pull = {device: seen(1.0 + 0.02 * n) for n, device in enumerate(HONEST[:4])}
+        found = []
+        for _ in range(60):
+            found += held.merged({**pull, P: lie}, 2, 0.0, needed)
+        assert len(found) == shut_out, needed
+
+
 def test_more_than_may_lie_are_not_judged() -> None:
     held = reputation()
     lie = seen(12.0, 0.0)

@@ -211,6 +211,13 @@ async def test_forged_and_odd_records_are_ignored() -> None:
         await zeroconf.async_close()
 
 
+@pytest.mark.parametrize("name", ["a\x01b", "a" * 64, "", "_sub", "a.b\x7f", "good"])
+def test_no_name_that_a_stranger_announces_raises(name: str) -> None:
+    """An error in the browser's callback came again with every later packet."""
+    found = station._info(f"{name}.{DISCOVERY_TYPE}")
+    assert (found is not None) == (name == "good"), name
+
+
 def _info(name: str, port: int, properties: dict[str, str]) -> AsyncServiceInfo:
     return AsyncServiceInfo(
         DISCOVERY_TYPE,
