@@ -37,14 +37,14 @@ MERGES_KEPT = 8  # a receipt is durable a head later than its merge
 
 
 class Named:
-    """Which signed heads named an update to one device, and when it first took one in. Two
-    generations: no list grows for ever."""
+    """Which signed heads named an update to one device, and when it first took in one of each
+    peer. Two generations: no list grows for ever."""
 
     def __init__(self) -> None:
         self._young: dict[bytes, dict[bytes, Head]] = {}
         self._old: dict[bytes, dict[bytes, Head]] = {}
-        self._first: dict[tuple[int, bytes], float] = {}
-        self._first_old: dict[tuple[int, bytes], float] = {}
+        self._first: dict[tuple[int, bytes, bytes], float] = {}
+        self._first_old: dict[tuple[int, bytes, bytes], float] = {}
 
     def heads(self, update: bytes) -> dict[bytes, Head]:
         return self._young.get(update) or self._old.get(update) or {}
@@ -57,15 +57,15 @@ class Named:
         if len(self._young) > NAMED_MAX:
             self._old, self._young = self._young, {}
 
-    def took(self, incarnation: int, update: bytes, now: float) -> None:
-        key = (incarnation, update)
+    def took(self, incarnation: int, peer: bytes, update: bytes, now: float) -> None:
+        key = (incarnation, peer, update)
         if key not in self._first:
             self._first[key] = self._first_old.pop(key, now)
         if len(self._first) > NAMED_MAX:
             self._first_old, self._first = self._first, {}
 
-    def since(self, incarnation: int, update: bytes) -> float | None:
-        key = (incarnation, update)
+    def since(self, incarnation: int, peer: bytes, update: bytes) -> float | None:
+        key = (incarnation, peer, update)
         return self._first.get(key, self._first_old.get(key))
 
 
@@ -108,7 +108,9 @@ class Pulled(Checker):
             if head is None or head.update is None:
                 return
             if _is_taken(device, head.device, event.head):
-                self._of(device).took(device.incarnation, head.update.digest, device.now)
+                self._of(device).took(
+                    device.incarnation, head.device, head.update.digest, device.now
+                )
             else:
                 waiting = self._waiting.setdefault((device.index, device.incarnation), {})
                 waiting[head.device] = (event.head, head.update.digest, device.now)
@@ -116,13 +118,15 @@ class Pulled(Checker):
             waiting = self._waiting.get((device.index, device.incarnation), {})
             for peer, (envelope, update, at) in list(waiting.items()):
                 if _is_taken(device, peer, envelope):
-                    self._of(device).took(device.incarnation, update, at)
+                    self._of(device).took(device.incarnation, peer, update, at)
                     del waiting[peer]
 
-    def age_s(self, device: SimDevice, name: bytes) -> float:
-        """How long ago this device first took in a head that names the update."""
-        since = self._of(device).since(device.incarnation, name)
-        return 0.0 if since is None else device.now - since
+    def age_s(self, device: SimDevice, row: Row) -> float:
+        """How long ago this device first took in a head of the same peer that names the update;
+        where several peers publish the same bytes, that of the last of them to do so."""
+        named = self._of(device)
+        since = [named.since(device.incarnation, peer, row.name) for peer in row.heads]
+        return min((device.now - at for at in since if at is not None), default=0.0)
 
     def rows(self, device: SimDevice, effect: StartMerge) -> list[Row]:
         """The merge's rows in order; one that nobody named has no heads."""
@@ -198,7 +202,7 @@ class MergesFresh(OfMerges):
 
     def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
         for row in rows:
-            age = self.pulled.age_s(device, row.name)
+            age = self.pulled.age_s(device, row)
             if age > device.settings.pace.stale_s + SLACK_S:
                 raise self.broken(f"device {device.index} merges an update that is {age:.1f} s old")
 

@@ -92,7 +92,8 @@ STATE: tuple[Mutant, ...] = (
         (
             Edit(
                 "gossipfl.restorer:Restorer._needed",
-                "return min(RECONCILE_PEERS, live) if late else self._needed_at_first(live)",
+                "return min(RECONCILE_PEERS, live) if self._is_late() else "
+                "self._needed_at_first(live)",
                 "return min(1, live)",
             ),
             Edit(
@@ -106,12 +107,17 @@ STATE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "waits-for-the-expelled",
-        "a peer that was expelled is waited for before anything is signed",
+        "a peer that was expelled is waited for, for ever, before anything is signed",
         (
             Edit(
                 "gossipfl.restorer:Restorer.advance",
                 "if said or d in core.book.peers}",
                 "}",
+            ),
+            Edit(
+                "gossipfl.restorer:Restorer.advance",
+                "self._is_late() or ",
+                "",
             ),
         ),
         Focus(
