@@ -1,8 +1,8 @@
 """What stands out in a pull and what it looks like: measured once a merge, judged without memory.
 
-Statistical detectors: distance, norm, direction, copies, collusion. Behavioural ones: staleness,
-lateness, silence. All are pure functions that name a `Cause`; what follows from it, and how often
-it must be seen, is `reputation`'s business. Distances count by the fleet's own spread, never by a
+Statistical detectors: distance, norm, direction, copies, collusion; the behavioural ones are in
+`conduct`. All are pure functions that name a `Cause`; what follows from it, and how often it must
+be seen, is `reputation`'s business. Distances count by the fleet's own spread, never by a
 fixed number: under strong skew honest devices lie far apart, and in a probe a fixed multiple
 silenced them (86.8 to 75.4 %). Nearness is never a merit.
 """
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gossipfl.aggregation import between, squared_distances
+from gossipfl.aggregation.collapse import CLUSTER, DUPLICATE, FAR, RECEIVED_MIN, scale
 from gossipfl.errors import Fault
 from gossipfl.parameters import Vector
 
@@ -52,11 +53,6 @@ outlier at any distance. Models share a base, so honest ones do not oppose it (s
 NORM_GAP = (
     1.5  # an outlier whose norm also exceeds the others' by this is called one of norm: guess
 )
-CROWD_PEERS_MIN = 12  # design: near copies are judged in pulls of 12 and more
-CROWD_WITHIN = 0.6  # design, in units of s_k
-CROWD_MIN = 3
-TWIN_WITHIN = 0.25  # design, in units of s_k
-CROWD_FAR = 3.0  # design: farther ones do not set the scale
 
 
 class Cause(StrEnum):
@@ -118,8 +114,8 @@ class Traits:
     share: float
     """Leave-one-out: the part of the step from base to merge that is missing if its vote stays at
     the base. Over all devices, the own one included, they make 1."""
-    crowd: int | None = None  # others within CROWD_WITHIN; None: the pull was too small to tell
-    twin: int | None = None  # the nearest other row, if it is within TWIN_WITHIN
+    crowd: int | None = None  # others that it clusters with; None: the pull was too small to tell
+    twin: int | None = None  # the nearest other row, if it is a duplicate
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -141,7 +137,7 @@ def measure(
     between the own and the received rows, and to_merge, those of the received rows to the merge.
     """
     m = len(received)
-    if squared is None and m >= CROWD_PEERS_MIN:
+    if squared is None and m >= RECEIVED_MIN:
         squared = between(own, received)
     if to_merge is None:
         to_merge = squared_distances(merge, received)
@@ -196,28 +192,25 @@ def _cosine(product: float, a: float, b: float) -> float:
 def crowding(
     squared: Squares, from_own: Squares, trained: npt.NDArray[np.bool_]
 ) -> tuple[list[int | None], list[int | None]]:
-    """Near copies: how many others lie within CROWD_WITHIN s_k of each row, and its twin.
+    """Near copies: how many others lie within CLUSTER s_k of each row, and its twin.
 
     squared float64[m, m] between rows, from_own float64[m], trained bool[m]: whether a row differs
-    from the base at all; those that do not are no copies of each other. s_k is the median over rows
-    of the distance to the (m/4)-th nearest other: a third of colluders cannot move it. Far rows do
-    not take part in it, or noisy ones would inflate it and honest rows become copies.
+    from the base at all; those that do not are no copies of each other. s_k is that of `collapse`:
+    far rows do not take part in it, or noisy ones would inflate it and honest rows become copies.
     """
     m = len(from_own)
     none: tuple[list[int | None], list[int | None]] = ([None] * m, [None] * m)
-    if m < CROWD_PEERS_MIN:
+    if m < RECEIVED_MIN:
         return none
-    near = np.flatnonzero(from_own <= CROWD_FAR**2 * np.median(from_own))
-    ordered = np.sort(squared[np.ix_(near, near)], axis=1)  # column 0 is the row itself
-    scale = float(np.median(ordered[:, min(max(1, len(near) // 4), len(near) - 1)]))
-    if scale <= 0.0:
+    unit = scale(squared, np.flatnonzero(from_own <= FAR**2 * np.median(from_own)))
+    if unit <= 0.0:
         return none
     others = squared + np.diag(np.full(m, np.inf))
     others[~trained, :] = others[:, ~trained] = np.inf
-    crowds = (others <= CROWD_WITHIN**2 * scale).sum(axis=1)
+    crowds = (others <= (CLUSTER * unit) ** 2).sum(axis=1)
     nearest = np.argmin(others, axis=1)
     twins = [
-        int(nearest[i]) if others[i, nearest[i]] <= TWIN_WITHIN**2 * scale else None
+        int(nearest[i]) if others[i, nearest[i]] <= (DUPLICATE * unit) ** 2 else None
         for i in range(m)
     ]
     return [int(count) for count in crowds], twins

@@ -14,7 +14,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gossipfl.anomaly import CROWD_MIN, Cause, Traits, apart, backward, named, opposed
+from gossipfl.aggregation.collapse import CLUSTER_MIN
+from gossipfl.anomaly import Cause, Traits, apart, backward, named, opposed
 from gossipfl.errors import Fault
 from gossipfl.standing import (
     COST,
@@ -301,7 +302,7 @@ def _judge(standing: Standing, traits: Traits, outlier: Cause | None) -> None:
         standing.causes = {cause: SMOOTHING * n for cause, n in standing.causes.items()}
         standing.causes[outlier] = standing.causes.get(outlier, 0.0) + 1.0
     if traits.crowd is not None:
-        standing.crowded = _moved(standing.crowded, up=traits.crowd >= CROWD_MIN - 1)
+        standing.crowded = _moved(standing.crowded, up=traits.crowd >= CLUSTER_MIN - 1)
 
 
 def _moved(evidence: float, *, up: bool) -> float:

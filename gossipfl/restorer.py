@@ -57,8 +57,8 @@ class Restorer:
         needed = self._needed(len(live))
         answered = sum(self._asked.values())
         # Stallers are asked again and again: after a while nobody waits for them.
-        enough = needed > 0 and answered >= needed
-        enough = enough and (self._is_late() or answered == len(self._asked))
+        all_said = self._is_late() or answered == len(self._asked)
+        enough = 0 < needed <= answered and all_said
         if enough and self._can_tell() and not core.publisher.is_busy:
             self._reconciled()
             return

@@ -18,7 +18,8 @@ from gossipfl.aggregation import (
     merge_step,
     squared_distances,
 )
-from gossipfl.anomaly import CROWD_PEERS_MIN, Traits
+from gossipfl.aggregation.collapse import RECEIVED_MIN
+from gossipfl.anomaly import Traits
 from gossipfl.anomaly import measure as traits_of
 from gossipfl.convergence import Convergence, convergence
 from gossipfl.errors import Fault, PeerError
@@ -90,7 +91,7 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
 
 def _squared(effect: StartMerge) -> Squares | None:
     """Distances between all models, where the rule and the traits both need them: once for both."""
-    if effect.own is None or effect.before is None or len(effect.received) < CROWD_PEERS_MIN:
+    if effect.own is None or effect.before is None or len(effect.received) < RECEIVED_MIN:
         return None
     return between(effect.own, effect.received)
 

@@ -115,11 +115,6 @@ class _Stable:
 _PREFIX = struct.Struct("<dhHI")
 
 
-def stable_bytes(value: Any) -> bytes:
-    """A byte string that is equal for equal events or effects, whatever the hash seed."""
-    return _Stable().bytes_of(value)
-
-
 class Trace:
     """`entries` counts what was folded in. `tail` shows the last of it, for failures."""
 

@@ -97,10 +97,11 @@ def collapse(models: Models, f: int, fits: Fits) -> Collapse:
     twins = first_equals(squared)
     distinct = np.array([place for place in range(1, n) if twins[place] == place], np.intp)
     far = _far(squared[0])
-    scale = _scale(squared, distinct[~far[distinct]]) if len(distinct) >= RECEIVED_MIN else 0.0
+    near = distinct[~far[distinct]]
+    reach = scale(squared, near) if len(distinct) >= RECEIVED_MIN else 0.0
     copies = [place for place in range(n) if twins[place] != place]
     copies.sort(key=lambda place: (squared[0, place], place))
-    copies = [*copies, *_duplicates(squared, distinct, DUPLICATE * scale)][:f]
+    copies = [*copies, *_duplicates(squared, distinct, DUPLICATE * reach)][:f]
     while True:
         kept = tuple(place for place in range(n) if place not in copies)
         far_kept = int(np.count_nonzero(far[list(kept)]))
@@ -108,7 +109,7 @@ def collapse(models: Models, f: int, fits: Fits) -> Collapse:
         if not copies or fits(len(kept), left):
             break
         copies.pop()
-    tight = set(_clustered(squared, distinct, CLUSTER * scale))
+    tight = set(_clustered(squared, distinct, CLUSTER * reach))
     clusters = tuple(place for place in range(1, n) if twins[place] in tight)
     return Collapse(kept, tuple(sorted(copies)), twins, clusters, left)
 
@@ -121,8 +122,11 @@ def _far(from_own: Squares) -> npt.NDArray[np.bool_]:
     return np.asarray(from_own > FAR**2 * received[(received.size - 1) // 2])
 
 
-def _scale(squared: Squares, near: Places) -> float:
-    """s_k, over different models that are not far; 0 if there are too few."""
+def scale(squared: Squares, near: Places) -> float:
+    """s_k, over the models at these places, those that are far left out; 0 if there are too few.
+
+    squared float64[n, n]: squared distances between models.
+    """
     if near.size < 2:
         return 0.0
     ordered = np.sort(squared[np.ix_(near, near)], axis=1)  # column 0 is the model itself

@@ -14,7 +14,6 @@ Z_MIN = 0.25  # eps above 25 for one release: less noise is no protection, say `
 Z_MAX = 1e5  # guess: more noise is no learning
 CLIP_MIN = 1e-6
 CLIP_MAX = 1e6  # `Limits.norm_max`: what is longer is refused by peers anyway
-MOMENTUM_MAX = 0.999
 STEPS_MAX = 1_000_000
 LOT_MAX = 65_536
 

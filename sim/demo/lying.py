@@ -19,16 +19,17 @@ from gossipfl.config import Limits
 from gossipfl.errors import PeerError
 from gossipfl.events import Commit, Effect, Event, StartMerge, StartTraining
 from gossipfl.identity import Signer
-from gossipfl.interfaces import Evaluation, Trainer
+from gossipfl.interfaces import Trainer
 from gossipfl.messages import Head, Training
 from gossipfl.net.connection import Connection
 from gossipfl.net.replies import Reply
 from gossipfl.net.server import Server
 from gossipfl.net.traffic import Account
 from gossipfl.node import Node
-from gossipfl.parameters import Layout, Vector
+from gossipfl.parameters import Vector
 from gossipfl.shelf import Served, Shelf
 from gossipfl.wire import decode, open_envelope
+from sim.adversaries import PoisonedTrainer
 from sim.attacks import Attack, Sight
 from sim.attacks.faces import Faces
 
@@ -153,29 +154,15 @@ class Liar:
         return served if asker is None else self.faces.shown(served, self.attack.face(asker))
 
 
-class LyingTrainer:
+class LyingTrainer(PoisonedTrainer):
     """Trains honestly, since the other way is known only then; gives what the attack says."""
 
     def __init__(self, trainer: Trainer, liar: Liar) -> None:
-        self._honest = trainer
+        super().__init__(trainer)
         self._liar = liar
 
-    @property
-    def layout(self) -> Layout:
-        return self._honest.layout
-
-    @property
-    def initial(self) -> Vector:
-        return self._honest.initial
-
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
-        return self._liar.trained(base, self._honest.train(base, training, seed))
-
-    def evaluate(self, parameters: Vector) -> Evaluation:
-        return self._honest.evaluate(parameters)
-
-    def loss(self, parameters: Vector) -> float:
-        return self._honest.loss(parameters)
+        return self._liar.trained(base, self.honest.train(base, training, seed))
 
 
 class LyingNode:

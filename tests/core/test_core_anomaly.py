@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gossipfl.aggregation.collapse import RECEIVED_MIN
 from gossipfl.anomaly import (
     AGAINST,
     BACKWARD,
-    CROWD_PEERS_MIN,
     FAR_RATIO,
     OF_FAULT,
     Cause,
@@ -128,7 +128,7 @@ def test_far_ones_do_not_make_copies_of_honest_ones() -> None:
 
 
 def test_a_small_pull_says_nothing_of_copies() -> None:
-    before, own, *received = rows(9, CROWD_PEERS_MIN + 1)
+    before, own, *received = rows(9, RECEIVED_MIN + 1)
     received[1:4] = [received[0].copy() for _ in range(3)]
     found = measure(own, before, own, received, [0.0] * len(received))
     assert {(t.crowd, t.twin) for t in found} == {(None, None)}

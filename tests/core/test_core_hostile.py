@@ -484,10 +484,12 @@ def test_a_liar_that_names_anothers_receipt_makes_nobody_refuse_it() -> None:
 
 def test_a_record_does_not_make_a_device_call_its_own_ports() -> None:
     table, me, (x, _) = scene()
-    texts = ("0.0.0.0:22", "255.255.255.255:80", "[::ffff:127.0.0.1]:6379", "[::]:5432")
-    x.publish(peers=x.hold(pack_list(records(table, 1, *texts))))
-    table.advance(60.0)
-    called = {str(e.address.host) for e in me.sent(FetchHead)}
+    own = ("0.0.0.0:22", "255.255.255.255:80", "[::ffff:127.0.0.1]:6379", "[::]:5432")
+    record = Record(table.fleet.id, x.id, 5, digest(x.keys.member), [*own, "10.8.8.8:1"])
+    x.publish(peers=x.hold(pack_list([seal("record", encode(record), x.keys.signer)])))
+    table.until(lambda: any(e.address.host == "10.8.8.8" for e in me.sent(FetchHead)), 60.0)
+    table.advance(30.0)
+    called = {e.address.host for e in me.sent(FetchHead)}
     assert not called & {"0.0.0.0", "255.255.255.255", "::ffff:127.0.0.1", "::"}, called
 
 

@@ -157,6 +157,24 @@ def test_a_bad_index_costs_its_lister(field: str, bad: str) -> None:
     assert set(a.faults(x)) <= {Fault.MALFORMED.value, Fault.BAD_EVIDENCE.value}
 
 
+def test_an_index_that_a_liar_names_as_a_page_is_still_read_from_others() -> None:
+    """The honest list was refused for good, whoever had it: revocations could be kept away."""
+    table, (a,), (x,) = fleet(1, puppets=1)
+    for n in range(40):
+        gone = n.to_bytes(16, "big")
+        table.send(a, RevocationReceived(table.fleet.revoke(gone, "lost", tls=(gone * 2,))))
+    theirs = a.node._core.roster.listing()
+    assert theirs is not None
+    assert theirs.pages
+    x.publish(revocations=x.hold(pack_list([x.hold(theirs.root)])))
+    late = table.device()
+    table.introduce(x)
+    table.until(lambda: late.faults(x), 60.0)
+    assert not late.node.view().revoked
+    table.introduce(a)
+    table.until(lambda: len(late.node.view().revoked) == 40, 300.0)
+
+
 @pytest.mark.parametrize("field", ["revocations", "evidence"])
 def test_a_peer_that_names_another_list_with_each_head_is_asked_for_few(field: str) -> None:
     table, (a,), (x,) = fleet(1, puppets=1)

@@ -350,3 +350,28 @@ def test_a_wiped_device_asks_all_who_are_there_not_just_a_majority() -> None:
     table.until(lambda: stalled, 60.0)
     table.send(me, FetchFailed(next(iter(stalled)), Fault.STALLED, "no answer"))
     table.until(lambda: me.node.view().seq > RESTORE_SKIP, 120.0)
+
+
+def test_two_that_stall_in_turns_do_not_keep_a_restarted_device_from_publishing() -> None:
+    """One of them always had a request open, so that never all who were asked had answered."""
+    table = Table(n=7)
+    me = table.device()
+    others = [table.puppet() for _ in range(6)]
+    for other in others:
+        other.publish()
+    table.employ()
+    table.introduce(*others)
+    table.until(lambda: me.node.view().seq >= 1, 200.0)
+    stallers = {other.address for other in others[:2]}
+    table.hold = lambda device, effect: (
+        isinstance(effect, FetchHead) and effect.device == me.id and effect.address in stallers
+    )
+    before = me.node.view().seq
+    table.restart(me)
+    table.employ()
+    table.introduce(*others)
+    for _ in range(40):
+        table.advance(4.0)
+        if len(me.open) > 1:  # the one that was asked first; the other is still open
+            table.send(me, FetchFailed(min(me.open), Fault.STALLED, "no answer"))
+    assert me.node.view().seq > before

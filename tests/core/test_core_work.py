@@ -9,7 +9,7 @@ import pytest
 from harness import Table, Toy
 
 from gossipfl.aggregation import merge_step
-from gossipfl.anomaly import CROWD_PEERS_MIN
+from gossipfl.aggregation.collapse import RECEIVED_MIN
 from gossipfl.anomaly import measure as traits_of
 from gossipfl.convergence import convergence
 from gossipfl.errors import StoreError
@@ -231,7 +231,7 @@ def test_who_asks_for_no_convergence_pays_for_none() -> None:
     assert answer.seen is None
 
 
-@pytest.mark.parametrize("count", [CROWD_PEERS_MIN - 1, CROWD_PEERS_MIN, 19])
+@pytest.mark.parametrize("count", [RECEIVED_MIN - 1, RECEIVED_MIN, 19])
 @pytest.mark.parametrize("rule", ["nna", "median", "collapse+nna"])
 def test_a_merge_measures_what_it_would_measure_one_by_one(count: int, rule: str) -> None:
     """Distances are shared by the rule, the traits and the convergence; the figures are theirs."""
@@ -246,5 +246,5 @@ def test_a_merge_measures_what_it_would_measure_one_by_one(count: int, rule: str
     assert answer.distances == pytest.approx(expected, rel=1e-5)
     traits = traits_of(own, before, alone.parameters, received, alone.influence)
     assert answer.traits == traits
-    assert {trait.crowd is None for trait in traits} == {count < CROWD_PEERS_MIN}
+    assert {trait.crowd is None for trait in traits} == {count < RECEIVED_MIN}
     assert answer.seen == convergence(alone, received, own, before, initial, 2)
