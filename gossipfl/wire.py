@@ -18,9 +18,13 @@ from gossipfl.errors import Fault, PeerError
 from gossipfl.identity import Signer, device_of, verify
 
 CONTENT_TYPE = "application/vnd.gossipfl.v1."
-# The types of protocol v1. "record" is an address record, "bundle" signs a bundle's manifest.
+# The types of protocol v1. "record" is an address record, "bundle" signs a bundle's manifest, the
+# "sum-" types are the steps of a group sum (gossipfl.groups.messages).
 TYPES = frozenset(
-    {"member", "head", "receipt", "policy", "revocation", "record", "bundle", "marker"}
+    {
+        *("member", "head", "receipt", "policy", "revocation", "record", "bundle", "marker"),
+        *("sum-keys", "sum-shares", "sum-roster", "sum-vector", "sum-set", "sum-reveal"),
+    }
 )
 ENVELOPE_OVERHEAD_MAX = 160  # type (<= 10), key 32, signature 64, msgpack framing
 

@@ -24,7 +24,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     ("errors", "identity", "parameters", "config", "pure"),
     (
         *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
-        *("work", "aggregation", "codecs", "bundle", "privacy", "audit"),
+        *("work", "aggregation", "codecs", "bundle", "privacy", "audit", "groups"),
         *("convergence", "anomaly", "standing", "notices"),
     ),
     (
