@@ -44,15 +44,32 @@ find_python() {
     fail "Python 3.11 or newer (64-bit) is needed and was not found: sudo apt-get install python3 python3-venv"
 }
 
+# Is what is installed what pyproject.toml asks for now?
+installed() {
+    [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]
+}
+
 # ensure_venv EXTRA...: a venv with gossipfl[EXTRA] in it. A warm call costs one checksum.
 ensure_venv() {
     extras=$(printf '%s,' "$@")
     extras=${extras%,}
     stamp=$venv/.gossipfl-$(printf '%s' "$extras" | tr ',' '-')
     wanted=$(cksum <"$root/pyproject.toml")" $root"
-    if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    if installed; then
         return
     fi
+    # Two commands started at once would install over each other: the second waits for the first.
+    exec 9<"$root/pyproject.toml"
+    if command -v flock >/dev/null; then
+        flock 9
+    fi
+    if ! installed; then
+        install_into_venv
+    fi
+    exec 9<&-
+}
+
+install_into_venv() {
     if ! probe "$venv/bin/python"; then
         find_python
         say "making $venv with $python"
