@@ -21,7 +21,7 @@ PACKAGES = ("gossipfl", "device_agent", "sim")
 
 # gossipfl.<name> by level. A module imports its own level or lower ones.
 ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
-    ("errors", "identity", "parameters", "config", "pure"),
+    ("codes", "errors", "identity", "parameters", "config", "pure"),
     (
         *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
         *("work", "aggregation", "codecs", "bundle", "privacy", "audit", "groups"),

@@ -30,6 +30,8 @@ _AREAS = {
     "GF5": "store",
     "GF6": "privacy",
     "GF7": "fleet and policy",
+    "GF8": "the hub",
+    "GF9": "the audit log",
 }
 _EXITS = {
     Exit.OK: "done",
