@@ -2,6 +2,52 @@
 
 from __future__ import annotations
 
-from gossipfl.codes.entry import ErrorEntry
+from gossipfl.codes.entry import ErrorEntry, Exit
 
-HUB: dict[str, ErrorEntry] = {}
+HUB: dict[str, ErrorEntry] = {
+    "GF821": ErrorEntry(
+        "not logged in, or the token is no longer valid",
+        "get a token (POST /api/v1/auth/token), or refresh yours, and send it as a Bearer token",
+        Exit.IDENTITY,
+    ),
+    "GF822": ErrorEntry(
+        "not allowed for this role",
+        "ask an operator of the hub; the reference of the API lists who may call what",
+        Exit.IDENTITY,
+    ),
+    "GF823": ErrorEntry(
+        "there is no such thing at the hub",
+        "/openapi.json lists all paths; ids are as the lists of the API show them",
+        Exit.NO,
+    ),
+    "GF824": ErrorEntry(
+        "the request does not make sense",
+        "the detail names the field; /openapi.json has the types of all requests",
+        Exit.USAGE,
+    ),
+    "GF825": ErrorEntry(
+        "the body is too large",
+        "nothing of it was used; /openapi.json says what a route takes",
+        Exit.USAGE,
+    ),
+    "GF826": ErrorEntry(
+        "the body is of a kind that is not taken here",
+        "send it uncompressed and with the Content-Type that /openapi.json names",
+        Exit.USAGE,
+    ),
+    "GF827": ErrorEntry(
+        "too many requests",
+        "wait as long as Retry-After says, then send fewer",
+        Exit.UNREACHABLE,
+    ),
+    "GF828": ErrorEntry(
+        "the hub is busy or cannot write",
+        "wait as long as Retry-After says; nothing was lost that had been acknowledged",
+        Exit.UNREACHABLE,
+    ),
+    "GF829": ErrorEntry(
+        "it contradicts what is there already",
+        "look at what is there now, then decide whether to ask again",
+        Exit.NO,
+    ),
+}

@@ -1,0 +1,194 @@
+"""From a request to its handler: path, caller, role, pace, body, and what goes wrong.
+
+The order is from cheap to dear: a stranger costs a look at a path and a token, never a body.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiohttp import web
+
+from gossipfl.fleet.throttle import Throttle
+from gossipfl.hub.rest import bodies
+from gossipfl.hub.rest.access import ANYBODY, Authenticator, Caller, Role
+from gossipfl.hub.rest.problems import Problem, absent, busy, forbidden, too_many
+from gossipfl.hub.rest.routing import Call, Route, answered, require_distinct
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX = 256  # guess: 200 clients at one instant and the people who watch them
+REQUESTS_PER_S = 20.0  # guess, per caller: twice what the protocol grants a device
+REQUESTS_BURST = 100.0  # guess: a page that loads
+STRANGERS_PER_S = 5.0  # as at an issuer (gossipfl.fleet.service), per address, without a token
+STRANGERS_BURST = 60.0  # guess: 30 star clients behind one address that register at one instant
+FORBIDDEN_IN_PATHS = ("//", "/.", "\\", "%2f", "%5c", "%2e", "%00", "%25")
+SERVER_OPTIONS: dict[str, Any] = {
+    "auto_decompress": False,  # what is packed is refused, not unpacked
+    "access_log": None,
+    "keepalive_timeout": 75.0,  # as the peer server's
+    "lingering_time": 2.0,  # guess: so that who sends too much can read why it is refused
+    "max_line_size": 4096,
+    "max_field_size": 8190,
+}
+"""What `web.AppRunner` of a hub is to be given."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Server": "gossipfl",
+}
+
+_HANDLER = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Dispatcher:
+    """Serves `routes` for one hub."""
+
+    def __init__(
+        self,
+        hub: Any,
+        routes: Iterable[Route],
+        authenticator: Authenticator,
+        *,
+        in_flight_max: int = IN_FLIGHT_MAX,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.routes = require_distinct(routes)
+        self.in_flight = 0
+        self.refused: dict[str, int] = {}  # by code, for the metrics
+        self.served = 0
+        self._hub = hub
+        self._authenticator = authenticator
+        self._in_flight_max = in_flight_max
+        self._monotonic = monotonic
+        self._callers = Throttle(REQUESTS_PER_S, REQUESTS_BURST)
+        self._strangers = Throttle(STRANGERS_PER_S, STRANGERS_BURST)
+
+    def install(self, app: web.Application) -> None:
+        """Adds all routes to `app`, and what turns errors into problems around all of it."""
+        app.middlewares.append(self._middleware)
+        for route in self.routes:
+            app.router.add_route(route.method, route.path, self._serve(route))
+
+    # --- around every request --------------------------------------------------------------
+
+    @property
+    def _middleware(self) -> Any:
+        @web.middleware
+        async def problems(request: web.Request, handler: _HANDLER) -> web.StreamResponse:
+            response = await self._guarded(request, handler)
+            if not response.prepared:
+                response.headers.update(HEADERS)
+            return response
+
+        return problems
+
+    async def _guarded(self, request: web.Request, handler: _HANDLER) -> web.StreamResponse:
+        try:
+            _require_plain_path(request)
+            response = await handler(request)
+            self.served += 1
+        except Problem as problem:
+            return self._refuse(problem)
+        except web.HTTPException as error:
+            return self._refuse(_of_http(error))
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return self._refuse(Problem(500, "GF001", "a bug of the hub; its log says more"))
+        return response
+
+    def _refuse(self, problem: Problem) -> web.Response:
+        self.refused[problem.code] = self.refused.get(problem.code, 0) + 1
+        response = problem.response()
+        if problem.status in (408, 413, 415):
+            response.force_close()  # the rest of the body is not wanted
+        return response
+
+    # --- one request -----------------------------------------------------------------------
+
+    def _serve(self, route: Route) -> _HANDLER:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            if route.is_exempt:
+                return await self._answer(route, request)
+            if self.in_flight >= self._in_flight_max:
+                raise busy(f"{self.in_flight} requests are under way")
+            self.in_flight += 1
+            try:
+                return await self._answer(route, request)
+            finally:
+                self.in_flight -= 1
+
+        return serve
+
+    async def _answer(self, route: Route, request: web.Request) -> web.StreamResponse:
+        caller = await self._admit(route, request)
+        query = bodies.query(request, route.query)
+        body = await _body(route, request)
+        call = Call(request, caller, body, query)
+        return answered(route, await route.handler(self._hub, call))
+
+    async def _admit(self, route: Route, request: web.Request) -> Caller:
+        """The caller, if it may call this route now. Raises Problem."""
+        now = self._monotonic()
+        address = request.remote or ""
+        if route.access.is_public:
+            if not route.is_exempt and not self._strangers.allow(address, now):
+                raise too_many("too many requests from this address")
+            return ANYBODY
+        try:
+            caller = await self._authenticator.caller(request)
+        except Problem as problem:
+            if problem.status == 401 and not self._strangers.allow(address, now):
+                raise too_many("too many requests without a valid token") from None
+            raise
+        if not route.access.allows(caller.role):
+            raise forbidden(f"{request.method} {route.path} is not for the role {caller.role}")
+        own = route.access.own
+        if own and caller.role is Role.DEVICE and request.match_info[own] != caller.subject:
+            raise forbidden("a client may only speak for itself")
+        if not route.is_exempt and not self._callers.allow(caller.subject, now):
+            raise too_many(f"at most {REQUESTS_PER_S:g} requests a second")
+        return caller
+
+
+async def _body(route: Route, request: web.Request) -> Any:
+    """The body as the route's type; None where it takes none. Raises Problem."""
+    if route.request is None:
+        if request.body_exists and request.content_length != 0:
+            raise Problem(413, "GF825", "this route takes no body")
+        return None
+    data = await bodies.read(request, route.kinds, route.bytes_max)
+    kind = bodies.media_type(request)
+    if kind == bodies.OCTETS or route.request is bytes:
+        return data
+    return bodies.decode(data, kind, route.request)
+
+
+def _require_plain_path(request: web.Request) -> None:
+    """A path has one spelling: no dots, doubled or escaped slashes. Raises Problem 400."""
+    path = request.raw_path.partition("?")[0].lower()
+    if not path.startswith("/") or any(part in path for part in FORBIDDEN_IN_PATHS):
+        raise Problem(400, "GF824", "the path is not in its plain form")
+    if not path.isascii() or not path.isprintable():
+        raise Problem(400, "GF824", "the path is not in its plain form")
+
+
+def _of_http(error: web.HTTPException) -> Problem:
+    """aiohttp's own refusals: no such route, no such method, a body it cut off."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return Problem(405, "GF823", f"this path takes {allowed}", headers={"Allow": allowed})
+    match error.status:
+        case 404:
+            return absent("there is no such path; /openapi.json lists them")
+        case 413:
+            return Problem(413, "GF825", "the body is too large")
+    if error.status >= 500:
+        return busy(error.reason)
+    return Problem(error.status, "GF824", error.reason)
