@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from gossipfl.codes.entry import ErrorEntry, Exit
 
+# 801 to 819: store, log, service. 820 and up: API, users, star mode.
 HUB: dict[str, ErrorEntry] = {
+    "GF801": ErrorEntry(
+        "database cannot be used",
+        "check that the server runs, the DSN, the password file and the rights of its user",
+        Exit.CONFIG,
+    ),
     "GF821": ErrorEntry(
         "not logged in, or the token is no longer valid",
         "get a token (POST /api/v1/auth/token), or refresh yours, and send it as a Bearer token",
