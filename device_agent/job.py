@@ -23,6 +23,7 @@ from gossipfl.membership import Roster
 from gossipfl.messages import Training
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import Noised, RecordPrivacy
 
 ALONE_FILE = "alone.bin"
 FIGURES_FILE = "figures.json"
@@ -105,6 +106,12 @@ class _Timed:
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         self._progress.training()
         return self._trainer.train(base, training, seed)
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        self._progress.training()
+        return self._trainer.train_private(base, training, mode, key)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
         return self._trainer.evaluate(parameters)

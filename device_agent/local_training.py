@@ -14,6 +14,7 @@ from gossipfl.errors import LocalError
 from gossipfl.interfaces import Evaluation, Trainer
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import Noised, RecordPrivacy
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,17 @@ class LocalTrainer:
         if self._shadow is not None:
             self._shadow.step(trainer, training, seed)
         return trained
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        """As `train`. The alone reference stays as it is: it costs as much again, and says what
+        training without noise would give."""
+        self.refresh()
+        trainer = self._made()
+        if trainer is None:
+            raise LocalError(self.problem)
+        return trainer.train_private(base, training, mode, key)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
         """The node asks this of each new base; the answer is remembered for `status`."""

@@ -110,20 +110,20 @@ class Cycle:
         core.rounds.step(Step.TRAINED)
         core.rounds.deadline = max(core.rounds.deadline, core.now + core.pace.round_deadline_s / 2)
         try:
-            require_mergeable(event.parameters, layout.count, core.limits.norm_max)
+            require_mergeable(event.model.vector, layout.count, core.limits.norm_max)
         except PeerError as error:
             self.end(f"own training is not fit to publish: {error.detail}")
             return
         job.sent = publish(
             lineage,
             policy.codec,
-            event.parameters,
+            event.model.vector,
             seed=self._noise_seed(),
             before=job.sent,
             first=core.device[0],
         )
         if job.base is not None:
-            job.unsent = job.sent.unsent(event.parameters - job.base)
+            job.unsent = job.sent.unsent(event.model.vector - job.base)
         # What everyone decodes is what we use: the codec's error is part of the model.
         job.pub, job.pub_digest = job.sent.vector, digest(job.sent.data)
         ref = UpdateRef(job.pub_digest, len(job.sent.data), policy.codec, core.rounds.number)

@@ -21,6 +21,7 @@ from gossipfl.messages import Training
 from gossipfl.notices import Notice as Notice
 from gossipfl.notices import Topic as Topic
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import OFF, Protection, Publishable
 
 
 class Address(NamedTuple):
@@ -102,7 +103,8 @@ class FetchFailed:
 @dataclass(frozen=True, slots=True)
 class TrainingFinished:
     job: int
-    parameters: Vector
+    model: Publishable
+    problem: str = ""  # stays here: with privacy on, a failure goes out as noise alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +283,7 @@ class StartTraining:
     base: Vector
     training: Training
     seed: int
+    protection: Protection = OFF
 
 
 @dataclass(frozen=True, slots=True)

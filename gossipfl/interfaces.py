@@ -8,6 +8,7 @@ from typing import Protocol
 from gossipfl.events import Batch, Snapshot
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import Noised, RecordPrivacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class Trainer(Protocol):
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         """float32[P] after `training.epochs` passes over the local data, starting at `base`."""
+        ...
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        """DP-SGD over the local data (unit=record). `key`: 32 fresh secret bytes."""
         ...
 
     def evaluate(self, parameters: Vector) -> Evaluation:

@@ -166,7 +166,21 @@ class Stop(_Message, frozen=True):
 
 
 class Privacy(_Message, frozen=True):
-    mode: Annotated[str, Meta(pattern="^off$")] = "off"
+    """What devices add before they publish, and how much they may spend in all.
+
+    The bounds are those of `privacy.protection`. All but `mode` is without effect in mode off:
+    whoever turns privacy on says each of them.
+    """
+
+    mode: Annotated[str, Meta(pattern="^(off|local)$")] = "off"
+    unit: Annotated[str, Meta(pattern="^(device|record)$")] = "device"
+    epsilon: Annotated[float, Meta(gt=0.0, le=1e3)] = 1.0  # at most, over all publications
+    delta: Annotated[float, Meta(gt=0.0, lt=1.0)] = 1e-5
+    clip: Annotated[float, Meta(ge=1e-6, le=1e6)] = 1.0
+    z: Annotated[float, Meta(ge=0.25, le=1e5)] = 1.0  # at least: an owner may ask for more noise
+    sample_rate: Annotated[float, Meta(ge=1e-6, le=1.0)] = 1.0  # this and the rest: unit=record
+    steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    lot: Annotated[int, Meta(ge=1, le=65_536)] = 1
 
 
 class Policy(_Message, frozen=True):

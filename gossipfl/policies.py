@@ -14,6 +14,7 @@ from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.messages import Member, Policy, Role
 from gossipfl.objects import digest, pack_list, unpack_list, unpack_vouched
+from gossipfl.privacy.agreed import agreed
 from gossipfl.wire import check_signature, decode, open_envelope
 
 HISTORY_MAX = 16
@@ -70,6 +71,10 @@ class Policies:
             raise PeerError(
                 Fault.MALFORMED, f"{policy.attackers} attackers among {policy.n} devices"
             )
+        try:
+            agreed(policy.privacy)
+        except ValueError as error:
+            raise PeerError(Fault.MALFORMED, f"privacy: {error}") from error
         return Accepted(
             policy, digest(data), data, signer.device, by_issuer=signer.role is Role.ISSUER
         )

@@ -82,6 +82,8 @@ class Steering:
             return
         policy, job = found.policy, core.job
         old, unusable = job.policy, problem(policy.codec)
+        if policy.privacy.mode != "off":
+            unusable = "its privacy is beyond this version"
         same = old is not None and (old.bundle, old.run) == (policy.bundle, policy.run)
         if same and not unusable and not job.failed:
             job.policy = policy

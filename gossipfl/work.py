@@ -7,7 +7,10 @@ virtual seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gossipfl.aggregation import (
     Merge,
@@ -34,23 +37,85 @@ from gossipfl.events import (
     TrainingFinished,
 )
 from gossipfl.interfaces import Trainer
-from gossipfl.parameters import require_finite
+from gossipfl.parameters import Vector, require_finite
+from gossipfl.privacy import DevicePrivacy, Noised, Off, RecordPrivacy, unprotected
+
+if TYPE_CHECKING:
+    from gossipfl.privacy.record_unit import Sum
 
 CATASTROPHE_NATS = 1.0
 """The guard keeps the old base if the merge's local loss is worse by more than this. A strict
 "not worse than mine" ruins learning (87 to 60 % in a probe), one nat does not."""
+KEY_BYTES = 32
+Entropy = Callable[[int], bytes]
+"""So many secret random bytes: the operating system's on a device, the world's in simulation."""
 
 
-def local_step(effect: StartTraining, trainer: Trainer) -> TrainingFinished | TrainingFailed:
-    """Local training from the base. Any error of the trainer becomes TrainingFailed."""
+def local_step(
+    effect: StartTraining, trainer: Trainer, entropy: Entropy
+) -> TrainingFinished | TrainingFailed:
+    """Local training from the base, and what makes its result fit to be published.
+
+    Without privacy any error of the trainer becomes TrainingFailed. With privacy on, the absence
+    of an update would tell something about the data: noise goes out then, around no change.
+    """
     try:
-        parameters = trainer.train(effect.base, effect.training, effect.seed)
-        require_finite(parameters, "trained model")
+        match effect.protection:
+            case Off():
+                parameters = trainer.train(effect.base, effect.training, effect.seed)
+                require_finite(parameters, "trained model")
+                return TrainingFinished(effect.job, unprotected(effect.protection, parameters))
+            case DevicePrivacy():
+                return _device_step(effect, effect.protection, trainer, entropy(KEY_BYTES))
+            case RecordPrivacy():
+                return _record_step(effect, effect.protection, trainer, entropy(KEY_BYTES))
     except PeerError:
         return TrainingFailed(effect.job, f"{Fault.NOT_FINITE.value}: training diverged")
     except Exception as error:  # a trainer is foreign code: its failure must not end the node
-        return TrainingFailed(effect.job, f"{type(error).__name__}: {error}")
-    return TrainingFinished(effect.job, parameters)
+        return TrainingFailed(effect.job, _words(error))
+
+
+def _device_step(
+    effect: StartTraining, mode: DevicePrivacy, trainer: Trainer, key: bytes
+) -> TrainingFinished:
+    from gossipfl.privacy.device_unit import noised  # brings the cipher
+
+    problem = ""
+    trained: Vector = effect.base
+    try:
+        trained = trainer.train(effect.base, effect.training, effect.seed)
+    except Exception as error:  # as above
+        problem = _words(error)
+    if trained.shape != effect.base.shape:
+        trained, problem = effect.base, f"a model of shape {trained.shape}"
+    return TrainingFinished(effect.job, noised(mode, effect.base, trained, key), problem)
+
+
+def _record_step(
+    effect: StartTraining, mode: RecordPrivacy, trainer: Trainer, key: bytes
+) -> TrainingFinished:
+    try:
+        model = trainer.train_private(effect.base, effect.training, mode, key)
+    except Exception as error:  # as above
+        return TrainingFinished(effect.job, _nobody(effect, mode, key), _words(error))
+    return TrainingFinished(effect.job, model)
+
+
+def _nobody(effect: StartTraining, mode: RecordPrivacy, key: bytes) -> Noised:
+    """What a device without examples would publish."""
+    from gossipfl.privacy.record_unit import Descent, train
+
+    training = effect.training
+    descent = Descent(training.learning_rate, training.momentum, training.prox)
+
+    def nothing(parameters: Vector, chosen: object, clip: float) -> Sum:
+        return np.zeros(len(parameters))
+
+    return train(mode, effect.base, 0, nothing, descent, key)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:

@@ -24,8 +24,10 @@ from gossipfl.interfaces import Evaluation, Trainer
 from gossipfl.messages import Training
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import Noised, RecordPrivacy
 from gossipfl.shelf import Served
 from gossipfl.work import local_step
+from sim.forgery import as_noised, forged
 
 if TYPE_CHECKING:
     from sim.device import SimDevice
@@ -55,6 +57,12 @@ class PoisonedTrainer:
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         raise NotImplementedError
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        """A liar adds no noise to its lie."""
+        return as_noised(mode, self.train(base, training, int.from_bytes(key[:4])))
 
     def evaluate(self, parameters: Vector) -> Evaluation:
         return self.honest.evaluate(parameters)
@@ -89,7 +97,7 @@ class Adversary:
         self.world = world
 
     def train(self, device: SimDevice, effect: StartTraining) -> Event:
-        return local_step(effect, device.trainer)
+        return local_step(effect, device.trainer, device.random.randbytes)
 
     def effects(self, device: SimDevice, effects: list[Effect]) -> list[Effect]:
         return effects
@@ -119,14 +127,15 @@ class Foe(Adversary):
         before = np.mean([base for base, _ in steps], axis=0)
         after = np.mean([trained for _, trained in steps], axis=0)
         lie = before - self.strength * (after - before)
-        return TrainingFinished(effect.job, lie.astype(np.float32))
+        return TrainingFinished(effect.job, forged(effect.protection, lie.astype(np.float32)))
 
 
 class NotANumber(Adversary):
     """Publishes NaN past its own checks."""
 
     def train(self, device: SimDevice, effect: StartTraining) -> Event:
-        return TrainingFinished(effect.job, np.full_like(effect.base, np.nan))
+        nothing = np.full_like(effect.base, np.nan)
+        return TrainingFinished(effect.job, forged(effect.protection, nothing))
 
 
 class Silent(Adversary):

@@ -16,6 +16,7 @@ from gossipfl.bundle.archive import Bundle, read
 from gossipfl.interfaces import Evaluation, Trainer
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
+from gossipfl.privacy import Noised, RecordPrivacy
 from sim.data import Inputs, Split
 
 
@@ -51,6 +52,11 @@ class BundledLearner:
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         return self._trainer.train(base, training, seed)
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        return self._trainer.train_private(base, training, mode, key)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
         return self._trainer.evaluate(parameters)

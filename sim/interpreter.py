@@ -181,10 +181,10 @@ class Interpreter:
     def _train(device: SimDevice, effect: StartTraining) -> Event:
         if device.adversary is not None:
             return device.adversary.train(device, effect)
-        answer = local_step(effect, device.trainer)
+        answer = local_step(effect, device.trainer, device.random.randbytes)
         if isinstance(answer, TrainingFinished):
-            answer.parameters.flags.writeable = False
-            device.last_step = (effect.base, answer.parameters)
+            answer.model.vector.flags.writeable = False
+            device.last_step = (effect.base, answer.model.vector)
         return answer
 
     def _load_job(self, device: SimDevice, effect: LoadJob) -> None:

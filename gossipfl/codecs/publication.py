@@ -16,7 +16,7 @@ from gossipfl.codecs.names import Codec, parse
 from gossipfl.codecs.update import NOBODY, decode_update, encode_object, open_object
 from gossipfl.messages import Lineage
 from gossipfl.objects import digest
-from gossipfl.parameters import Vector
+from gossipfl.parameters import Cleared, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Publication:
 def publish(
     lineage: Lineage,
     codec: str,
-    vector: Vector,
+    vector: Cleared,
     seed: int,
     before: Publication | None = None,
     first: int = 0,
@@ -74,7 +74,7 @@ def publish(
 
 
 def _all_parts(
-    lineage: Lineage, codec: Codec, vector: Vector, seed: int, first: int
+    lineage: Lineage, codec: Codec, vector: Cleared, seed: int, first: int
 ) -> Publication:
     """Every part, the one of `first` last: it is the update, and the next one's turn comes next."""
     alone = (NOBODY,) * (codec.parts - 1)

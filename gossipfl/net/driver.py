@@ -8,6 +8,7 @@ handled, so nothing can overtake it. `sim.interpreter` is the other interpreter.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -230,7 +231,7 @@ class Driver:
         work: Callable[[], Event]
         match effect:
             case StartTraining():
-                work = partial(local_step, effect, trainer)
+                work = partial(local_step, effect, trainer, secrets.token_bytes)
             case StartMerge():
                 work = partial(merge, effect, trainer)
             case Measure():

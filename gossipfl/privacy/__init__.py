@@ -6,10 +6,11 @@ is claimed and what is not.
 
 from __future__ import annotations
 
-from gossipfl.privacy.protection import DevicePrivacy, Off, Protection, RecordPrivacy, Unit
+from gossipfl.privacy.protection import OFF, DevicePrivacy, Off, Protection, RecordPrivacy, Unit
 from gossipfl.privacy.release import Noised, Publishable, Unprotected, unprotected
 
 __all__ = [
+    "OFF",
     "DevicePrivacy",
     "Noised",
     "Off",

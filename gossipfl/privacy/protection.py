@@ -78,6 +78,7 @@ class RecordPrivacy:
         return self.z * self.clip
 
 
+OFF = Off()
 Protection = Off | DevicePrivacy | RecordPrivacy
 
 

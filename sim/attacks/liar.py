@@ -21,6 +21,7 @@ from sim.adversaries import Adversary, Withheld
 from sim.attacks.base import Attack, Sight
 from sim.attacks.faces import Faces
 from sim.attacks.poisons import poisoned
+from sim.forgery import forged
 
 if TYPE_CHECKING:
     from sim.device import SimDevice
@@ -90,15 +91,16 @@ class Liar(Adversary):
         if attack.needs_own or self._forks or not self._knows_any():
             if self._trainer is None:
                 self._trainer = poisoned(device.trainer, attack)
-            answer = local_step(effect, self._trainer)
+            answer = local_step(effect, self._trainer, device.random.randbytes)
             if not isinstance(answer, TrainingFinished):
                 return answer
-            own = answer.parameters
+            own = answer.model.vector
         self._own = (effect.base, own)
         if self._forks:
-            return TrainingFinished(effect.job, own)
+            return TrainingFinished(effect.job, forged(effect.protection, own))
         lie = self._tell(None)
-        return TrainingFinished(effect.job, own if lie is None else lie)
+        said = own if lie is None else lie
+        return TrainingFinished(effect.job, forged(effect.protection, said))
 
     def _knows_any(self) -> bool:
         return any(d.honest and d.last_step is not None for d in self.world.devices)

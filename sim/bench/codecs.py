@@ -24,6 +24,7 @@ from gossipfl.codecs.planes import deflate
 from gossipfl.codecs.values import encode_values
 from gossipfl.events import BundleGiven, Event, HeadReceived, ObjectReceived, PolicyReceived
 from gossipfl.messages import Lineage, Training
+from gossipfl.privacy import Off, unprotected
 from sim.bench.mnist import mnist
 from sim.bench.report import Figures, progress
 from sim.checkers import Checker, all_checkers
@@ -77,12 +78,13 @@ def timings(count: int = COUNT) -> dict[str, dict[str, float]]:
             count,
         )
     name = "partial:0.25+int8"
-    first = publish(LINEAGE, name, vector, 1)
-    after = publish(LINEAGE, name, vector, 2, first)
+    cleared = unprotected(Off(), vector).vector
+    first = publish(LINEAGE, name, cleared, 1)
+    after = publish(LINEAGE, name, cleared, 2, first)
     held = dict(zip(_in_turn(first.names, first.part), first.beside, strict=False))
     held[first.names[first.part]] = first.data
     rows[name] = _row(
-        lambda: publish(LINEAGE, name, vector, 2, first),
+        lambda: publish(LINEAGE, name, cleared, 2, first),
         lambda: decode_update(after.data, LINEAGE, name, count, held),
         len(after.data),
         count,

@@ -27,11 +27,13 @@ from gossipfl.net.server import Server
 from gossipfl.net.traffic import Account
 from gossipfl.node import Node
 from gossipfl.parameters import Vector
+from gossipfl.privacy import Noised, RecordPrivacy
 from gossipfl.shelf import Served, Shelf
 from gossipfl.wire import decode, open_envelope
 from sim.adversaries import PoisonedTrainer
 from sim.attacks import Attack, Sight
 from sim.attacks.faces import Faces
+from sim.forgery import as_noised
 
 SILENT_S = 60.0  # longer than anybody waits for an answer
 
@@ -163,6 +165,12 @@ class LyingTrainer(PoisonedTrainer):
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         return self._liar.trained(base, self.honest.train(base, training, seed))
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        honest = self.honest.train_private(base, training, mode, key)
+        return as_noised(mode, self._liar.trained(base, honest.vector))
 
 
 class LyingNode:

@@ -7,6 +7,7 @@ A `Device` runs a real Node; a `Puppet` is a member that says whatever the test 
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,9 @@ from gossipfl.messages import Head, Lineage, Role, Training, UpdateRef
 from gossipfl.node import Node
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Tensor, Vector
+from gossipfl.privacy import Noised, Off, Publishable, RecordPrivacy, unprotected
+from gossipfl.privacy.record_unit import Descent
+from gossipfl.privacy.record_unit import train as dp_sgd
 from gossipfl.view import PeerView
 from gossipfl.wire import encode, seal
 from gossipfl.work import local_step, measure, merge
@@ -62,6 +66,11 @@ from sim.fleet import EPOCH, Fleet, Job, Keys
 Fetch = FetchHead | FetchObject
 Answer = HeadReceived | ObjectReceived | FetchFailed
 STEPS_MAX = 100_000  # events in one call of the table: more is a loop
+
+
+def plain(vector: Vector) -> Publishable:
+    """What training without a privacy policy gives."""
+    return unprotected(Off(), vector)
 
 
 class Toy:
@@ -74,6 +83,16 @@ class Toy:
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
         return base + np.float32(0.5) * (self.goal - base)
+
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        def one(parameters: Vector, chosen: Any, clip: float) -> Any:
+            gradient = (parameters - self.goal).astype(np.float64)
+            length = max(float(np.linalg.norm(gradient)), 1e-30)
+            return len(chosen) * gradient * min(1.0, clip / length)
+
+        return dp_sgd(mode, base, 1, one, Descent(training.learning_rate), key)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
         return Evaluation(self.loss(parameters), 0.5, 10)
@@ -251,6 +270,7 @@ class Table:
         self.tamper: Callable[[Device, Fetch, Answer], Answer] = lambda d, e, answer: answer
         self.first_start = True  # of nodes that are made from now on
         self._ports = 1
+        self._bytes = random.Random(seed).randbytes
 
     # --- who sits here -----------------------------------------------------------------------
 
@@ -385,7 +405,7 @@ class Table:
                 device.open.pop(request, None)
                 device.waiting.pop(request, None)
             case StartTraining():
-                device.inbox.append(local_step(effect, device.trainer))
+                device.inbox.append(local_step(effect, device.trainer, self._bytes))
             case StartMerge():
                 device.inbox.append(merge(effect, device.trainer))
             case Measure():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Device, Puppet, Table, ask_again, opened, pending_of
+from harness import Device, Puppet, Table, ask_again, opened, pending_of, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -383,7 +383,7 @@ def test_answers_to_jobs_of_before_are_ignored() -> None:
 
     old = np.full(4, 7.0, np.float32)
     for job in range(9):
-        table.send(me, TrainingFinished(job, old))
+        table.send(me, TrainingFinished(job, plain(old)))
         table.send(me, MergeFinished(job, Merge(old, ()), ()))
         table.send(me, JobReady(b"another bundle".ljust(32), me.trainer.layout, old))
         table.send(me, Loaded(me.store.load()))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gossipfl.config import Limits
 from gossipfl.errors import Fault
 from gossipfl.membership import Roster
-from gossipfl.messages import Policy, Role
+from gossipfl.messages import Policy, Privacy, Role
 from gossipfl.objects import Vouched, digest, pack_vouched
 from gossipfl.parameters import Layout, Tensor
 from gossipfl.policies import HISTORY_MAX, Accepted, Policies
@@ -96,6 +96,11 @@ def test_a_policy_of_another_fleet_is_refused() -> None:
 
 def test_a_policy_after_the_first_names_the_one_before() -> None:
     data = FLEET.policy(JOB, n=4, version=2)
+    assert fault_of(Held().verify, data) is Fault.MALFORMED
+
+
+def test_a_policy_whose_privacy_cannot_be_is_refused() -> None:
+    data = policy(privacy=Privacy(mode="local", clip=float("nan")))
     assert fault_of(Held().verify, data) is Fault.MALFORMED
 
 

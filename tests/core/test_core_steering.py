@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Device, Puppet, Table
+from harness import Device, Puppet, Table, plain
 
 from gossipfl.errors import Fault
 from gossipfl.events import (
@@ -189,7 +189,7 @@ def test_a_new_run_opens_a_lineage_and_training_under_way_is_discarded() -> None
 
     def keep(device: Device, effect: Any) -> bool:
         if device is me and isinstance(effect, StartTraining):
-            held.append(TrainingFinished(effect.job, np.full(4, 77.0, np.float32)))
+            held.append(TrainingFinished(effect.job, plain(np.full(4, 77.0, np.float32))))
             return True
         return execute(device, effect)
 

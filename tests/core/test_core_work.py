@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from gossipfl.interfaces import Evaluation
 from gossipfl.memory import Crash, MemoryStore, StoreFault
 from gossipfl.messages import Training
 from gossipfl.parameters import Vector
+from gossipfl.privacy import DevicePrivacy, Noised, RecordPrivacy
 from gossipfl.work import CATASTROPHE_NATS, local_step, measure, merge
 
 ONES = np.ones(4, np.float32)
@@ -46,6 +48,13 @@ class Odd(Toy):
             raise self.trained
         return self.trained  # type: ignore[no-any-return]
 
+    def train_private(
+        self, base: Vector, training: Training, mode: RecordPrivacy, key: bytes
+    ) -> Noised:
+        if isinstance(self.trained, Exception):
+            raise self.trained
+        return super().train_private(base, training, mode, key)
+
     def loss(self, parameters: Vector) -> float:
         return self.losses.get(float(parameters[0]), 0.0)
 
@@ -54,7 +63,9 @@ class Odd(Toy):
 
 
 def train(trained: Any) -> TrainingFinished | TrainingFailed:
-    return local_step(StartTraining(7, ONES, Training(), 1), Odd(trained))
+    return local_step(
+        StartTraining(7, ONES, Training(), 1), Odd(trained), random.Random(1).randbytes
+    )
 
 
 def merged(
@@ -248,3 +259,61 @@ def test_a_merge_measures_what_it_would_measure_one_by_one(count: int, rule: str
     assert answer.traits == traits
     assert {trait.crowd is None for trait in traits} == {count < RECEIVED_MIN}
     assert answer.seen == convergence(alone, received, own, before, initial, 2)
+
+
+# --- with privacy on ----------------------------------------------------------------------------
+
+DEVICE = DevicePrivacy(clip=1.0, z=2.0)
+RECORD = RecordPrivacy(clip=1.0, z=2.0, sample_rate=0.5, steps=2, lot=4)
+
+
+def private(trained: Any, mode: DevicePrivacy | RecordPrivacy = DEVICE) -> TrainingFinished:
+    effect = StartTraining(7, ONES, Training(), 1, mode)
+    answer = local_step(effect, Odd(trained), random.Random(1).randbytes)
+    assert isinstance(answer, TrainingFinished), "a silence would tell something about the data"
+    return answer
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [np.full(4, np.nan, np.float32), ValueError("bad batch"), np.zeros(5, np.float32)],
+    ids=["diverged", "failed", "other shape"],
+)
+def test_a_failed_training_goes_out_as_noise_around_no_change(trained: Any) -> None:
+    answer = private(trained)
+    assert isinstance(answer.model, Noised)
+    assert answer.model.spec == DEVICE
+    np.testing.assert_array_equal(answer.model.vector, private(ONES).model.vector)
+
+
+def test_what_leaves_is_never_the_trained_model() -> None:
+    answer = private(2 * ONES)
+    assert isinstance(answer.model, Noised)
+    assert not np.isin(answer.model.vector, 2 * ONES).any()
+    assert answer.problem == ""
+
+
+def test_dp_sgd_that_fails_goes_out_as_noise_of_nobodys_examples() -> None:
+    answer = private(ValueError("no data"), RECORD)
+    assert isinstance(answer.model, Noised)
+    assert answer.model.spec == RECORD
+    assert answer.problem
+    assert np.isfinite(answer.model.vector).all()
+    assert not np.array_equal(answer.model.vector, ONES)
+
+
+def test_each_training_draws_a_key_of_its_own() -> None:
+    drawn: list[int] = []
+
+    def entropy(count: int) -> bytes:
+        drawn.append(count)
+        return bytes([len(drawn)]) * count
+
+    made = []
+    for _ in range(2):
+        effect = StartTraining(7, ONES, Training(), 1, DEVICE)
+        answer = local_step(effect, Odd(2 * ONES), entropy)
+        assert isinstance(answer, TrainingFinished)
+        made.append(answer.model.vector)
+    assert drawn == [32, 32]
+    assert not np.array_equal(*made)

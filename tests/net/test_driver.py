@@ -414,7 +414,7 @@ async def test_training_and_merging_run_in_one_thread_off_the_loop() -> None:
         finished = await made.sees(TrainingFinished)
         merged = await made.sees(MergeFinished)
     assert ready.layout == Learner.layout
-    assert (finished.job, finished.parameters.tolist()) == (1, [1.0, 1.0, 1.0])
+    assert (finished.job, finished.model.vector.tolist()) == (1, [1.0, 1.0, 1.0])
     assert (merged.job, merged.accuracy) == (2, 0.75)
     assert made.learner.threads == ["gossipfl-work"] * 2  # trained, and evaluated the merge
 
