@@ -21,13 +21,15 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from device_agent import ledger_rows
 from device_agent.object_files import FILE_MODE, FOLDER_MODE, Files, ObjectFiles
 from device_agent.store_words import is_doubtful, words
 from gossipfl.durable import Batch, Snapshot
 from gossipfl.errors import StoreError, UserError
+from gossipfl.privacy.entries import LedgerError
 
 INLINE_BYTES = 64 * 1024  # see above; half of SQLite's break-even, a 16,000 parameter model
-SCHEMA = 1
+SCHEMA = 2  # 1 had no ledger
 BUSY_MS = 5_000  # guess: nobody else writes, but a person may have opened the file to look
 CACHE_KIB = 1_024  # guess: the hot rows are few; the default of 2 MiB would count towards idle RSS
 LOG_BYTES = 4 * 1024 * 1024  # the log is cut back to SQLite's automatic checkpoint size
@@ -99,7 +101,7 @@ class DeviceStore:
             try:
                 written = self._objects.put(_large(batch))
                 replaced = self._transaction(batch)
-            except _Conflict as error:
+            except (_Conflict, LedgerError) as error:
                 self._remove_unnamed(written)
                 raise StoreError(str(error)) from error
             except (sqlite3.Error, OSError) as error:
@@ -142,7 +144,8 @@ class DeviceStore:
             found = self._objects.get(digest) if data is None else bytes(data)
             _check(found, digest, f"document {name!r}")
             documents[name] = found
-        return Snapshot(head=head, receipt=receipt, documents=documents)
+        ledger = ledger_rows.read(database)
+        return Snapshot(head=head, receipt=receipt, documents=documents, ledger=ledger)
 
     def _row(self, digest: bytes) -> tuple[bytes | None] | None:
         if self._reader is None:
@@ -166,6 +169,7 @@ class DeviceStore:
         database.execute("BEGIN IMMEDIATE")
         try:
             self._advance(database, batch)
+            ledger_rows.append(database, batch.ledger)
             database.executemany(
                 "INSERT OR REPLACE INTO objects VALUES (?, ?, ?)",
                 [(name, len(data), _inline(data)) for name, data in batch.objects],
@@ -289,9 +293,15 @@ class DeviceStore:
             raise UserError(
                 "GF502", f"{self._path} has schema {found}, this program knows up to {SCHEMA}"
             )
-        if found == 0:
-            script = f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"
-            database.executescript(script)
+        if found < SCHEMA:
+            first = _TABLES if found == 0 else ""
+            database.executescript(f"BEGIN IMMEDIATE; {first} {ledger_rows.TABLES}")
+            if found == 0:
+                ledger_rows.carry(database, self._path.parent)
+            else:  # the program that wrote it kept no ledger, for this identity or for another
+                ledger_rows.say_carried(database)
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
+            database.execute("COMMIT")
 
     def _named_files(self) -> frozenset[bytes]:
         rows = self._connection().execute(

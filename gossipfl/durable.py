@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gossipfl.privacy.entries import Row
+
+LEDGER_CARRIED = "ledger carried"
+"""Name of a document of the store's own: what the identity before spent is in the ledger here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -14,6 +19,7 @@ class Snapshot:
     receipt: bytes | None = None  # own newest receipt, as an envelope
     documents: Mapping[str, bytes] = field(default_factory=dict)
     """the node's own state by name; what is large (a base, an update) is in here too"""
+    ledger: tuple[Row, ...] = ()  # all of the privacy ledger, its links not yet checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +35,4 @@ class Batch:
     links: tuple[tuple[str, int, bytes], ...] = ()  # (chain, number, digest) of own links in it
     prune: tuple[tuple[str, int], ...] = ()  # (chain, number): own links below it leave
     adopt: bool = False  # own head found at a peer after a restore: seq may jump forward
+    ledger: tuple[Row, ...] = ()  # new rows: they must follow the durable ones

@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from gossipfl.errors import StoreError
 from gossipfl.events import Batch, Snapshot
+from gossipfl.privacy.entries import LedgerError, require_next
 
 
 class StoreFault(Enum):
@@ -26,6 +27,7 @@ class MemoryStore:
         self._snapshot = snapshot or Snapshot()
         self._objects: dict[bytes, bytes] = {}
         self._links: dict[tuple[str, int], bytes] = {}
+        self._ledger = list(self._snapshot.ledger)
         self._seq = 0
         self.faults: list[StoreFault | None] = []
         self.commits = 0
@@ -49,11 +51,16 @@ class MemoryStore:
             raise StoreError("simulated: written, but reported as failed")
 
     def _apply(self, batch: Batch) -> None:
+        try:
+            require_next(self._ledger[-1] if self._ledger else None, batch.ledger)
+        except LedgerError as error:
+            raise StoreError(str(error)) from error
         if batch.seq is not None:
             expected = self._seq + 1
             if batch.seq != expected and not (batch.adopt and batch.seq > self._seq):
                 raise StoreError(f"head {batch.seq} does not follow the durable {self._seq}")
             self._seq = batch.seq
+        self._ledger += batch.ledger
         self._objects.update(dict(batch.objects))
         self._links.update({(chain, number): name for chain, number, name in batch.links})
         for chain, below in batch.prune:
@@ -65,6 +72,7 @@ class MemoryStore:
             head=batch.head if batch.head is not None else self._snapshot.head,
             receipt=batch.receipt if batch.receipt is not None else self._snapshot.receipt,
             documents={**self._snapshot.documents, **batch.documents},
+            ledger=tuple(self._ledger),
         )
         self.commits += 1
 

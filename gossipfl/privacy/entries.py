@@ -118,6 +118,15 @@ def link_of(before: bytes, data: bytes) -> bytes:
     return hashlib.sha256(before + data).digest()
 
 
+def require_next(newest: Row | None, rows: Iterable[Row]) -> None:
+    """Stores ask this before they append `rows`. Raises LedgerError if they do not follow."""
+    number, link = (newest.number, newest.link) if newest else (0, START)
+    for row in rows:
+        if row.number != number + 1 or row.link != link_of(link, row.data):
+            raise LedgerError(f"ledger row {row.number} does not follow the durable {number}")
+        number, link = row.number, row.link
+
+
 def entry_bytes(entry: Entry) -> bytes:
     return pack([_NAMES[type(entry)], unpack(encode(entry), ROW_BYTES_MAX)])
 

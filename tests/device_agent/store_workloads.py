@@ -13,7 +13,12 @@ from pathlib import Path
 
 from device_agent.store import INLINE_BYTES, DeviceStore
 from gossipfl.durable import Batch, Snapshot
+from gossipfl.privacy import DevicePrivacy, Unit
+from gossipfl.privacy.entries import Row
+from gossipfl.privacy.ledger import Terms, open_ledger
 
+SPEC = DevicePrivacy(clip=1.0, z=100.0)
+TERMS = Terms(epsilon=8.0, delta=1e-5, z=1.0, unit=Unit.DEVICE)
 KEPT = 2  # objects of so many newest commits are kept, older ones are retired
 
 
@@ -42,7 +47,18 @@ def batch(name: str, seq: int) -> Batch:
         objects=((sha256(data).digest(), data),),
         documents=_documents(name, seq),
         retire=(old,) if seq > KEPT else (),
+        ledger=ledger(seq)[seq - 1 :],
     )
+
+
+def ledger(seq: int) -> tuple[Row, ...]:
+    """One row for each commit."""
+    kept, row = open_ledger(b"d" * 16)
+    rows = [row]
+    while len(rows) < seq:
+        kept, row = kept.release(SPEC, sha256(b"%d" % len(rows)).digest(), TERMS)
+        rows.append(row)
+    return tuple(rows)
 
 
 def _documents(name: str, seq: int) -> dict[str, bytes]:
@@ -52,7 +68,8 @@ def _documents(name: str, seq: int) -> dict[str, bytes]:
 def expected(name: str, seq: int) -> Snapshot:
     if seq == 0:
         return Snapshot()
-    return Snapshot(b"head %d" % seq, b"receipt %d" % seq, _documents(name, seq))
+    documents = _documents(name, seq)
+    return Snapshot(b"head %d" % seq, b"receipt %d" % seq, documents, ledger(seq))
 
 
 def run(name: str, folder: Path, commits: int, store: DeviceStore | None = None) -> None:

@@ -15,10 +15,13 @@ import pytest
 
 from device_agent.object_files import Files
 from device_agent.store import INLINE_BYTES, SCHEMA, DeviceStore
-from gossipfl.durable import Batch, Snapshot
+from gossipfl.durable import LEDGER_CARRIED, Batch, Snapshot
 from gossipfl.errors import StoreError, UserError
 from gossipfl.interfaces import Store
 from gossipfl.memory import MemoryStore
+from gossipfl.privacy import DevicePrivacy, Unit
+from gossipfl.privacy.entries import Row
+from gossipfl.privacy.ledger import Terms, open_ledger
 
 SMALL = b"small" * 100
 LARGE = b"large" * INLINE_BYTES
@@ -26,6 +29,19 @@ LARGE = b"large" * INLINE_BYTES
 
 def named(data: bytes) -> tuple[bytes, bytes]:
     return sha256(data).digest(), data
+
+
+DEVICE = DevicePrivacy(clip=1.0, z=4.0)
+TERMS = Terms(epsilon=8.0, delta=1e-5, z=4.0, unit=Unit.DEVICE)
+
+
+def ledger_rows(count: int) -> tuple[Row, ...]:
+    ledger, row = open_ledger(b"d" * 16)
+    rows = [row]
+    while len(rows) < count:
+        ledger, row = ledger.release(DEVICE, bytes([len(rows)]) * 32, TERMS)
+        rows.append(row)
+    return tuple(rows)
 
 
 @pytest.fixture(params=["memory", "device"])
@@ -75,6 +91,31 @@ class TestContract:
         store.commit(Batch(documents={"a": LARGE, "b": b"1"}))
         store.commit(Batch(documents={"a": LARGE + b"2"}))
         assert store.load().documents == {"a": LARGE + b"2", "b": b"1"}
+
+    def test_ledger_rows_come_back_in_order_with_their_head(self, store: Store) -> None:
+        rows = ledger_rows(3)
+        store.commit(Batch(seq=1, head=b"h1", ledger=rows[:2]))
+        store.commit(Batch(seq=2, head=b"h2", ledger=rows[2:]))
+        assert store.load() == Snapshot(head=b"h2", ledger=rows)
+
+    @pytest.mark.parametrize("taken", [slice(0, 1), slice(2, 3)], ids=["again", "with a gap"])
+    def test_a_row_that_does_not_follow_takes_the_whole_batch_with_it(
+        self, store: Store, taken: slice
+    ) -> None:
+        rows = ledger_rows(3)
+        store.commit(Batch(seq=1, head=b"h1", ledger=rows[:1]))
+        with pytest.raises(StoreError, match="does not follow"):
+            store.commit(Batch(seq=2, head=b"h2", ledger=rows[taken]))
+        assert store.load() == Snapshot(head=b"h1", ledger=rows[:1])
+        store.commit(Batch(seq=2, head=b"h2", ledger=rows[1:]))
+
+    def test_a_row_with_another_past_is_refused(self, store: Store) -> None:
+        store.commit(Batch(ledger=ledger_rows(1)))
+        other, _ = open_ledger(b"e" * 16)
+        _, second = other.release(DEVICE, b"r" * 32, TERMS)
+        with pytest.raises(StoreError, match="does not follow"):
+            store.commit(Batch(ledger=(second,)))
+        assert store.load().ledger == ledger_rows(1)
 
     def test_a_batch_without_a_head_keeps_the_head(self, store: Store) -> None:
         store.commit(Batch(seq=1, head=b"h1", receipt=b"r1"))
@@ -305,3 +346,81 @@ def test_a_real_write_limit_never_loses_an_acknowledged_commit(tmp_path: Path) -
         [sys.executable, "-c", _LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == ["3", "True"], done.stderr
+
+
+# --- the ledger -----------------------------------------------------------------------------------
+
+
+def test_nobody_edits_the_ledger_with_a_slip_of_the_hand(tmp_path: Path) -> None:
+    store = DeviceStore(tmp_path / "state")
+    store.commit(Batch(ledger=ledger_rows(2)))
+    store.close()
+    database = sqlite3.connect(tmp_path / "state" / "store.db")
+    for statement in ("DELETE FROM ledger", "UPDATE ledger SET data = x'00'"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            database.execute(statement)
+    database.close()
+
+
+def put_aside(folder: Path) -> None:
+    """As `join --replace` does with an old identity's store."""
+    aside = folder / "replaced" / "state"
+    aside.mkdir(parents=True)
+    for path in folder.glob("store.db*"):
+        path.rename(aside / path.name)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_new_identity_takes_over_what_the_old_one_spent(tmp_path: Path, count: int) -> None:
+    store = DeviceStore(tmp_path)
+    store.commit(Batch(seq=1, head=b"h1", ledger=ledger_rows(count) if count else ()))
+    store.close()
+    put_aside(tmp_path)
+    new = DeviceStore(tmp_path)
+    found = new.load()
+    assert found.head is None
+    assert found.ledger == (ledger_rows(count) if count else ())
+    assert LEDGER_CARRIED in found.documents
+    new.close()
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage", "cut"])
+def test_an_old_store_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, damage: str
+) -> None:
+    store = DeviceStore(tmp_path)
+    store.commit(Batch(ledger=ledger_rows(3)))
+    store.close()
+    put_aside(tmp_path)
+    old = tmp_path / "replaced" / "state" / "store.db"
+    match damage:
+        case "gone":
+            old.unlink()
+        case "garbage":
+            old.write_bytes(b"no database " * 1000)
+        case "cut":
+            database = sqlite3.connect(old)
+            database.execute("DROP TRIGGER ledger_is_kept")
+            database.execute("DELETE FROM ledger WHERE number = 2")
+            database.commit()
+            database.close()
+    new = DeviceStore(tmp_path)
+    assert new.load() == Snapshot()
+    new.close()
+
+
+def test_a_store_from_before_there_were_ledgers_is_taken_over(tmp_path: Path) -> None:
+    store = DeviceStore(tmp_path)
+    store.commit(Batch(seq=1, head=b"h1", documents={"a": b"1"}))
+    store.close()
+    database = sqlite3.connect(tmp_path / "store.db")
+    database.execute("DROP TABLE ledger")
+    database.execute("PRAGMA user_version = 1")
+    database.commit()
+    database.close()
+    again = DeviceStore(tmp_path)
+    assert again.load().head == b"h1"
+    assert LEDGER_CARRIED in again.load().documents
+    again.commit(Batch(seq=2, head=b"h2", ledger=ledger_rows(1)))
+    assert again.load().ledger == ledger_rows(1)
+    again.close()
