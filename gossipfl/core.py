@@ -27,6 +27,7 @@ from gossipfl.shelf import Shelf
 
 if TYPE_CHECKING:
     from gossipfl.addresses import Addresses
+    from gossipfl.budget import Budget
     from gossipfl.collector import Collector
     from gossipfl.cycle import Cycle
     from gossipfl.halt import Halt
@@ -78,16 +79,21 @@ class Restraint:
     """Why this node does not publish. Empty strings: no reason."""
 
     resources: str = ""
+    data: str = ""  # no examples to train on; counts only while no policy asks for privacy
+    private: bool = False
+    budget: str = ""  # the next release does not fit, or is not allowed here
     conflict: str = ""  # somebody else signs with our key, or our state cannot be restored
     reconciled: bool = False
 
     @property
     def why(self) -> str:
-        return self.conflict or self.resources
+        """With privacy on, local data decide nothing that can be seen: noise goes out then."""
+        return self.conflict or self.budget or self.resources or ("" if self.private else self.data)
 
 
 class Core:
     addresses: Addresses
+    budget: Budget
     collector: Collector
     cycle: Cycle
     halt: Halt

@@ -16,6 +16,8 @@ from gossipfl.events import (
 )
 from gossipfl.messages import UpdateRef
 from gossipfl.objects import digest
+from gossipfl.parameters import Layout
+from gossipfl.privacy import Publishable, Unprotected, withheld
 from gossipfl.pulls import Purpose
 from gossipfl.rounds import Phase, Step
 
@@ -85,7 +87,9 @@ class Cycle:
         core, job = self._core, self._core.job
         jitter = core.entropy.uniform(-1.0, 1.0)
         core.refused.clear()
-        if core.restraint.why:
+        core.budget.look()
+        # A release that waits for the disk is not followed by another one: each of them costs.
+        if core.restraint.why or (core.restraint.private and core.publisher.has_new_update):
             job.unsent = None  # the base moves on without it
             core.rounds.begin(Step.LISTEN, core.now, jitter)
             core.collector.collect(core.collector.eligible(), Purpose.COLLECT)
@@ -96,7 +100,8 @@ class Cycle:
             return
         seed = core.entropy.getrandbits(63)
         start = job.base if job.unsent is None else job.base + job.unsent
-        core.emit(StartTraining(core.rounds.job, start, job.policy.training, seed))
+        protection = core.budget.protection
+        core.emit(StartTraining(core.rounds.job, start, job.policy.training, seed, protection))
 
     # --- train and publish -----------------------------------------------------------------
 
@@ -109,26 +114,47 @@ class Cycle:
             return
         core.rounds.step(Step.TRAINED)
         core.rounds.deadline = max(core.rounds.deadline, core.now + core.pace.round_deadline_s / 2)
-        try:
-            require_mergeable(event.model.vector, layout.count, core.limits.norm_max)
-        except PeerError as error:
-            self.end(f"own training is not fit to publish: {error.detail}")
+        model = self._fit(event, layout)
+        if model is None:
             return
         job.sent = publish(
             lineage,
             policy.codec,
-            event.model.vector,
+            model.vector,
             seed=self._noise_seed(),
             before=job.sent,
             first=core.device[0],
         )
         if job.base is not None:
-            job.unsent = job.sent.unsent(event.model.vector - job.base)
+            job.unsent = job.sent.unsent(model.vector - job.base)
         # What everyone decodes is what we use: the codec's error is part of the model.
         job.pub, job.pub_digest = job.sent.vector, digest(job.sent.data)
         ref = UpdateRef(job.pub_digest, len(job.sent.data), policy.codec, core.rounds.number)
+        core.budget.enter(model, job.pub_digest)
         core.publisher.publish(ref, job.sent.data, job.sent.beside)
         core.halt.trained(policy.training.epochs, len(job.sent.data))
+
+    def _fit(self, event: TrainingFinished, layout: Layout) -> Publishable | None:
+        """What goes out of this training, or None: then the round has ended.
+
+        With privacy on nothing that local data decide may end it here.
+        """
+        core, base, model = self._core, self._core.job.base, event.model
+        if event.problem:
+            text = f"training failed, noise goes out: {event.problem}"
+            core.notice(Topic.PRIVACY, text, warning=True)
+        refused = core.budget.refused(model)
+        if refused:
+            self.end(f"not published: {refused}")
+            return None
+        try:
+            require_mergeable(model.vector, layout.count, core.limits.norm_max)
+        except PeerError as error:
+            if isinstance(model, Unprotected) or base is None:
+                self.end(f"own training is not fit to publish: {error.detail}")
+                return None
+            return withheld(model, base)
+        return model
 
     def _noise_seed(self) -> int:
         """For the codec's rounding: another one for each update of each device."""

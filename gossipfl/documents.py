@@ -8,6 +8,7 @@ from typing import TypeVar
 from msgspec import MsgspecError
 
 from gossipfl.core import Core
+from gossipfl.durable import LEDGER_CARRIED
 from gossipfl.errors import PeerError, StoreError
 from gossipfl.events import Snapshot
 from gossipfl.objects import pack_list
@@ -94,6 +95,8 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         head = _taken_over("head", core.own.restore, envelope)
         _taken_over("kept", core.publisher.keeper.load, documents.get("kept") or EMPTY_KEPT)
         core.publisher.restored(envelope, head)
+    committed = core.own.refs.ledger if core.own.refs is not None else None
+    core.budget.restore(snapshot.ledger, committed, LEDGER_CARRIED in documents)
     core.steering.apply()
 
 

@@ -87,8 +87,7 @@ class HeadReceived:
 class ObjectReceived:
     request: int
     data: bytes
-    # As above; it is not what the object is, only whom to charge if it is another one.
-    tls_key: bytes | None = field(default=None, compare=False)
+    tls_key: bytes | None = field(default=None, compare=False)  # whom to charge if it is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +197,7 @@ class ResourcesChanged:
 
     may_train: bool
     reason: str = ""
+    of_data: bool = False  # for lack of examples, as opposed to how busy or warm the machine is
 
 
 @dataclass(frozen=True, slots=True)

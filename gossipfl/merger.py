@@ -75,12 +75,17 @@ class Merger:
                 own,
                 tuple(entry.vector for entry in gathered),
                 f,
-                job.base if core.settings.guard and not joining else None,
+                job.base if self._is_guarded and not joining else None,
                 None if joining else job.initial,
                 job.base,
             )
         )
         self._rule_used = (rule_name, f)
+
+    @property
+    def _is_guarded(self) -> bool:
+        """With privacy on the base is a function of what was published, and of nothing else."""
+        return self._core.settings.guard and not self._core.restraint.private
 
     def _anchor(self, joining: bool) -> Vector | None:
         """The own model of this merge, and its name for the receipt.

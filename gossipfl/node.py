@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gossipfl.addresses import Addresses
+from gossipfl.budget import NO_FLOORS, Budget
 from gossipfl.collector import Collector
 from gossipfl.config import NodeSettings
 from gossipfl.core import Core, Identity
@@ -56,6 +57,8 @@ from gossipfl.merger import Merger
 from gossipfl.messages import Lineage
 from gossipfl.parameters import Vector
 from gossipfl.parcels import Parcels
+from gossipfl.privacy.ledger import Floors
+from gossipfl.privacy.statement import Statement
 from gossipfl.publisher import Publisher
 from gossipfl.pure import Pure, call
 from gossipfl.report import pulse, report
@@ -74,9 +77,15 @@ class Node:
     runs checks of bytes: only who holds many nodes gives another one."""
 
     def __init__(
-        self, identity: Identity, settings: NodeSettings, seed: int, pure: Pure = call
+        self,
+        identity: Identity,
+        settings: NodeSettings,
+        seed: int,
+        pure: Pure = call,
+        floors: Floors = NO_FLOORS,
     ) -> None:
         core = Core(identity, settings, seed, pure)
+        core.budget = Budget(core, floors)
         core.publisher = Publisher(core)
         core.steering = Steering(core)
         core.addresses = Addresses(core)
@@ -194,6 +203,10 @@ class Node:
     def view(self) -> View:
         return report(self._core)
 
+    def statement(self) -> Statement | None:
+        """What this device can promise of its privacy now; None without a policy that asks."""
+        return self._core.budget.statement()
+
     def pulse(self) -> Pulse:
         return pulse(self._core)
 
@@ -267,9 +280,13 @@ class Node:
 
     def _on_resources(self, event: ResourcesChanged) -> None:
         core = self._core
-        core.restraint.resources = "" if event.may_train else event.reason or "not now"
-        if not event.may_train:
-            core.notice(Topic.LIFECYCLE, f"only listening: {core.restraint.resources}")
+        why = "" if event.may_train else event.reason or "not now"
+        if event.of_data:
+            core.restraint.data = why
+        else:
+            core.restraint.resources = why
+        if core.restraint.why == why != "":
+            core.notice(Topic.LIFECYCLE, f"only listening: {why}")
 
     def _on_release(self, event: Release) -> None:
         core = self._core

@@ -18,6 +18,7 @@ class Topic(StrEnum):
     EVIDENCE = "evidence"
     STORE = "store"
     RESTORE = "restore"
+    PRIVACY = "privacy"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Refs:
     lineage: Lineage | None = None
     update: UpdateRef | None = None
     receipts: ChainRef | None = None
+    ledger: ChainRef | None = None
     policy: bytes | None = None
     revocations: bytes | None = None
     evidence: bytes | None = None

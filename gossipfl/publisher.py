@@ -111,6 +111,11 @@ class Publisher:
         self._update, self._new_update = None, False
         self.want_head()
 
+    @property
+    def has_new_update(self) -> bool:
+        """One that no durable head names yet."""
+        return self._new_update
+
     # --- the commit ------------------------------------------------------------------------
 
     @property
@@ -157,6 +162,7 @@ class Publisher:
             lineage=core.job.lineage,
             update=self._update[0] if self._update else None,
             receipts=core.own.receipts,
+            ledger=core.budget.ref,
             policy=newest.digest if newest else None,
             revocations=keep("revocations", core.roster.listing()),
             evidence=keep("evidence", core.evidence_listing()),
@@ -201,17 +207,10 @@ class Publisher:
             links=tuple(keeper.links),
             prune=tuple(keeper.prune),
             adopt=link is not None and core.own.skip > 0,
+            ledger=core.budget.pending if link is not None else (),
         )
-        self._flight = _Flight(
-            self._commits,
-            batch,
-            link,
-            refs,
-            log,
-            update,
-            frozenset(self._dirty),
-            dict(keeper.objects),
-        )
+        dirty, objects = frozenset(self._dirty), dict(keeper.objects)
+        self._flight = _Flight(self._commits, batch, link, refs, log, update, dirty, objects)
         self._dirty.clear()
         keeper.clear()
         self._save_at = self._save_at if self._later else math.inf
@@ -243,6 +242,7 @@ class Publisher:
     def _went_public(self, flight: _Flight, link: Link, refs: Refs, log: ChapterLog) -> None:
         core = self._core
         core.own.adopt(link, refs, log)
+        core.budget.stored(flight.batch.ledger)
         self._last_head_at = core.now
         served = Served(
             link.envelope,

@@ -43,6 +43,8 @@ class Restorer:
     def waiting_for(self) -> str:
         """What keeps us from signing, in words."""
         if not self.has_lost_store:
+            if self._core.budget.releases and any(self._asked.values()):
+                return "a peer that knows this device: what it has spent must not be spent twice"
             return "a first peer to answer"
         said = f"{sum(self._asked.values())} of {self._majority()} peers"
         return f"{said} to say what they hold of this device: it has keys and an empty store"
@@ -138,6 +140,8 @@ class Restorer:
         """
         if self._core.own.seq == 0 or self._holders:
             return True
+        if self._core.budget.releases:
+            return False  # it may have spent more than this disk says, and would spend it twice
         return self._core.now - self._since > self._core.pace.stale_s
 
     def own_head_seen(self, pending: Pending, seen: SeenHead) -> None:
@@ -172,7 +176,7 @@ class Restorer:
         core = self._core
         newest = self._newest_own
         if newest is not None and newest.head.seq > core.own.seq:
-            if newest.head.ledger is not None:
+            if not core.budget.holds(newest.head.ledger):
                 self._conflict("a newer head commits to a privacy ledger that is not on this disk")
             else:
                 had = core.own.seq

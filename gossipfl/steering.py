@@ -82,14 +82,14 @@ class Steering:
             return
         policy, job = found.policy, core.job
         old, unusable = job.policy, problem(policy.codec)
-        if policy.privacy.mode != "off":
-            unusable = "its privacy is beyond this version"
         same = old is not None and (old.bundle, old.run) == (policy.bundle, policy.run)
         if same and not unusable and not job.failed:
             job.policy = policy
+            core.budget.look()
             core.halt.policy_changed()
             return
         self._open(Job(policy=policy))
+        core.budget.look()
         if unusable:
             core.job.failed = unusable
             core.notice(Topic.POLICY, f"waiting for another policy: {core.job.failed}", None, True)

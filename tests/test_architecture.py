@@ -32,7 +32,17 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
         *("ownchain", "policies", "shelf", "view", "stopping", "conduct"),
     ),
     (
-        *("node", "core", "intake", "cycle", "collector", "merger", "publisher", "steering"),
+        *(
+            "node",
+            "core",
+            "budget",
+            "intake",
+            "cycle",
+            "collector",
+            "merger",
+            "publisher",
+            "steering",
+        ),
         *(
             "restorer",
             "upkeep",

@@ -7,7 +7,7 @@ is claimed and what is not.
 from __future__ import annotations
 
 from gossipfl.privacy.protection import OFF, DevicePrivacy, Off, Protection, RecordPrivacy, Unit
-from gossipfl.privacy.release import Noised, Publishable, Unprotected, unprotected
+from gossipfl.privacy.release import Noised, Publishable, Unprotected, unprotected, withheld
 
 __all__ = [
     "OFF",
@@ -20,4 +20,5 @@ __all__ = [
     "Unit",
     "Unprotected",
     "unprotected",
+    "withheld",
 ]

@@ -32,6 +32,12 @@ class Noised:
 Publishable = Unprotected | Noised
 
 
+def withheld(noised: Noised, base: Vector) -> Noised:
+    """The public base instead of a release that no peer would take: it is spent all the same, for
+    it was looked at."""
+    return Noised(Cleared(base), noised.spec)
+
+
 def unprotected(mode: Off, vector: Vector) -> Unprotected:
     """Without a privacy policy a model leaves as it is. `mode` is the proof that there is none."""
     del mode

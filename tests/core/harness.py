@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gossipfl.budget import NO_FLOORS
 from gossipfl.codecs import encode_update
 from gossipfl.config import PACES, Limits, NodeSettings, Pace
 from gossipfl.errors import Fault, PeerError, StoreError
@@ -269,6 +270,7 @@ class Table:
         self.hold: Callable[[Device, Fetch], bool] = lambda device, effect: False
         self.tamper: Callable[[Device, Fetch, Answer], Answer] = lambda d, e, answer: answer
         self.first_start = True  # of nodes that are made from now on
+        self.floors = NO_FLOORS  # of their owners
         self._ports = 1
         self._bytes = random.Random(seed).randbytes
 
@@ -292,7 +294,7 @@ class Table:
 
     def _node(self, keys: Keys, seed: int) -> Node:
         settings = NodeSettings(pace=self.pace, limits=self.limits, first_start=self.first_start)
-        return Node(self.fleet.identity(keys), settings, seed)
+        return Node(self.fleet.identity(keys), settings, seed, floors=self.floors)
 
     def restart(self, device: Device, store: MemoryStore | None = None) -> None:
         """The process ended and starts again on what is durable (or on another disk)."""

@@ -1,0 +1,502 @@
+"""Privacy in the node: entered before it is seen, refused when it does not fit, never silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import Device, Table, Toy, plain
+
+from gossipfl.aggregation import merge_step
+from gossipfl.budget import ONCE_PRIVATE, OWNER_DEMANDS
+from gossipfl.codecs import decode_update
+from gossipfl.durable import LEDGER_CARRIED, Snapshot
+from gossipfl.errors import StoreError
+from gossipfl.events import (
+    Batch,
+    Commit,
+    PolicyReceived,
+    ResourcesChanged,
+    StartMerge,
+    StartTraining,
+    TrainingFinished,
+)
+from gossipfl.interfaces import Evaluation
+from gossipfl.memory import Crash, MemoryStore, StoreFault
+from gossipfl.messages import Head, Privacy, Receipt, Training
+from gossipfl.objects import digest
+from gossipfl.parameters import Vector, to_bytes
+from gossipfl.privacy import Unit
+from gossipfl.privacy.entries import Released, Row, parse_entry
+from gossipfl.privacy.ledger import Floors, Refusal, replay
+from gossipfl.wire import decode, open_envelope
+
+Z = 8.0
+LOCAL = Privacy(mode="local", unit="device", epsilon=8.0, delta=1e-5, clip=0.1, z=Z)
+TWICE = Privacy(mode="local", unit="device", epsilon=1.0, delta=1e-5, clip=0.1, z=5.6)
+RECORD = Privacy(
+    mode="local", unit="record", epsilon=8.0, z=2.0, sample_rate=0.5, steps=2, lot=1, clip=0.1
+)
+
+
+def fleet(privacy: Privacy = LOCAL, count: int = 3, **more: Any) -> Table:
+    table = Table(n=count, privacy=privacy, **more)
+    for _ in range(count):
+        table.device()
+    table.introduce()
+    table.employ()
+    return table
+
+
+def head_of(envelope: bytes) -> Head:
+    return decode(open_envelope(envelope, "head", 4096).payload, Head)
+
+
+def releases(rows: tuple[Row, ...]) -> list[bytes]:
+    """Digests of what was released, in order."""
+    entries = [parse_entry(row.data) for row in rows]
+    return [entry.released for entry in entries if isinstance(entry, Released)]
+
+
+def commits(device: Device) -> list[Batch]:
+    return [effect.batch for effect in device.sent(Commit)]
+
+
+def released(device: Device) -> int:
+    return len(releases(device.store.load().ledger))
+
+
+def change_policy(table: Table, device: Device, version: int = 2, **fields: Any) -> None:
+    before = digest(table.policy)
+    settings = {"n": 3, "rule": "mean", "version": version, "prev": before, **fields}
+    table.policy = table.fleet.policy(table.job, **settings)
+    table.send(device, PolicyReceived(table.policy))
+
+
+# --- write-ahead ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("privacy", [LOCAL, RECORD], ids=["device", "record"])
+def test_a_release_is_entered_in_the_commit_that_makes_it_public(privacy: Privacy) -> None:
+    table = fleet(privacy)
+    me = table.devices[0]
+    table.until(lambda: me.node.base_round >= 3, 300.0)
+    rows: list[Row] = []
+    seen: list[bytes] = []
+    for batch in commits(me):
+        rows += batch.ledger
+        if batch.head is None:
+            assert not batch.ledger
+            continue
+        head = head_of(batch.head)
+        if not rows:
+            assert head.ledger is None
+            assert head.update is None
+            continue
+        assert head.ledger == replay(rows).ref, "each head commits to all that was entered"
+        if head.update is not None and head.update.digest not in seen:
+            seen.append(head.update.digest)
+            assert head.update.digest in dict(batch.objects)
+        assert releases(tuple(rows)) == seen
+    assert len(seen) >= 3
+
+
+def test_what_is_published_is_base_plus_noise_and_no_model() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    (start, *_) = me.sent(StartTraining)
+    trained = me.trainer.train(start.base, Training(), 0)
+    head = head_of(me.store.load().head or b"")
+    assert head.update is not None
+    pub = np.frombuffer((me.store.get(head.update.digest) or b"")[-16:], np.float32)
+    assert not np.isin(pub, trained).any()
+    assert not np.isin(pub, start.base).any()
+
+
+def test_anybody_can_recompute_a_merge_from_what_was_published() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: me.node.base_round >= 5, 300.0)
+    assert all(merge.previous is None for merge in me.sent(StartMerge)), "the guard looks at data"
+    public = {
+        name: data for device in table.devices for b in commits(device) for name, data in b.objects
+    }
+    models = {
+        name: decode_update(public[name], table.lineage, "f32", 4)
+        for device in table.devices
+        for name in releases(device.store.load().ledger)
+    }
+    receipts = [
+        decode(open_envelope(b.receipt, "receipt", 65_536).payload, Receipt)
+        for b in commits(me)
+        if b.receipt is not None
+    ]
+    assert len(receipts) >= 4
+    for receipt in receipts:
+        own = models[receipt.own] if receipt.own is not None else None
+        rows = [models[merged.update] for merged in receipt.merged]
+        merged = merge_step(receipt.rule, own, rows, receipt.f)
+        assert digest(to_bytes(merged.parameters)) == receipt.base
+
+
+# --- refusal --------------------------------------------------------------------------------------
+
+
+def test_when_the_budget_is_spent_the_node_listens_says_so_and_still_gets_better_models() -> None:
+    table = fleet(TWICE)
+    me = table.devices[0]
+    table.until(lambda: me.node.view().listen_only, 400.0)
+    assert me.node.view().listen_only == Refusal.SPENT.value
+    spent = released(me)
+    assert spent == 2
+    assert any(Refusal.SPENT.value in notice.text for notice in me.notices)
+    trainings = len(me.sent(StartTraining))
+    puppets = [table.puppet() for _ in range(2)]
+    for number, puppet in enumerate(puppets):
+        puppet.publish_update(table.lineage, np.full(4, 7.0 + number, np.float32))
+    table.introduce(*puppets)
+    table.until(lambda: me.node.base is not None and me.node.base.max() > 1.5, 400.0)
+    assert released(me) == spent
+    assert len(me.sent(StartTraining)) == trainings
+    statement = me.node.statement()
+    assert statement is not None
+    assert (statement.releases, statement.releases_max) == (2, 2)
+    assert 0.9 < statement.epsilon <= statement.epsilon_max
+
+
+def test_a_larger_budget_lets_it_publish_again() -> None:
+    table = fleet(TWICE)
+    me = table.devices[0]
+    table.until(lambda: me.node.view().listen_only, 400.0)
+    change_policy(table, me, privacy=LOCAL)
+    table.until(lambda: released(me) >= 3, 200.0)
+    assert me.node.view().listen_only == ""
+
+
+def test_an_owner_may_allow_less_than_the_policy() -> None:
+    table = Table(n=3, privacy=LOCAL)
+    table.floors = Floors(epsilon=1.0, z=5.6)
+    me = table.device()
+    table.floors = Floors()
+    for _ in range(2):
+        table.device()
+    table.introduce()
+    table.employ()
+    table.until(lambda: me.node.view().listen_only, 900.0)
+    table.advance(200.0)
+    assert released(me) == 4, "z = 8 and epsilon 1: four fit"
+    assert all(released(device) > 4 for device in table.devices[1:])
+
+
+@pytest.mark.parametrize(
+    ("floors", "privacy", "why"),
+    [
+        (Floors(epsilon=1.0), Privacy(), OWNER_DEMANDS),
+        (Floors(unit=Unit.DEVICE), RECORD, Refusal.WRONG_UNIT.value),
+        (Floors(epsilon=0.001), LOCAL, Refusal.SPENT.value),
+    ],
+)
+def test_what_an_owner_does_not_allow_is_not_published(
+    floors: Floors, privacy: Privacy, why: str
+) -> None:
+    table = Table(n=3, privacy=privacy)
+    table.floors = floors
+    for _ in range(3):
+        table.device()
+    table.introduce()
+    table.employ()
+    table.advance(100.0)
+    for device in table.devices:
+        assert device.node.view().listen_only == why
+        assert not device.sent(StartTraining)
+
+
+def test_an_owners_noise_is_what_is_added() -> None:
+    table = Table(n=3, privacy=LOCAL)
+    table.floors = Floors(z=30.0)
+    me = table.device()
+    table.device()
+    table.device()
+    table.introduce()
+    table.employ()
+    table.until(lambda: released(me) >= 1, 100.0)
+    entry = parse_entry(me.store.load().ledger[-1].data)
+    assert isinstance(entry, Released)
+    assert entry.z == 30.0
+
+
+def test_who_has_published_with_a_budget_publishes_nothing_without() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 2, 200.0)
+    change_policy(table, me, privacy=Privacy())
+    table.advance(100.0)
+    assert me.node.view().listen_only == ONCE_PRIVATE
+    head = head_of(me.store.load().head or b"")
+    assert head.update is not None
+    assert head.update.digest == releases(me.store.load().ledger)[-1]
+
+
+def test_a_model_of_before_the_policy_asked_for_privacy_stays_here() -> None:
+    table = fleet(Privacy())
+    me = table.devices[0]
+    held: list[StartTraining] = []
+    execute = table._execute
+
+    def keep(device: Device, effect: Any) -> bool:
+        if device is me and isinstance(effect, StartTraining):
+            held.append(effect)
+            return True
+        return execute(device, effect)
+
+    table.until(lambda: me.node.base_round >= 1, 100.0)
+    table._execute = keep  # type: ignore[method-assign]
+    table.until(lambda: held, 60.0)
+    table._execute = execute  # type: ignore[method-assign]
+    change_policy(table, me, privacy=LOCAL)
+    before = me.node.view().seq
+    lie = np.full(4, 77.0, np.float32)
+    table.send(me, TrainingFinished(held[0].job, plain(lie)))
+    table.until(lambda: released(me) >= 1, 200.0)
+    for batch in commits(me):
+        if batch.seq is not None and batch.seq > before:
+            assert all(lie.tobytes() not in data for _, data in batch.objects)
+
+
+# --- no telling silence ---------------------------------------------------------------------------
+
+
+class Broken(Toy):
+    def train(self, base: Vector, training: Training, seed: int) -> Vector:
+        raise OSError("the data are gone")
+
+    def evaluate(self, parameters: Vector) -> Evaluation:
+        return Evaluation(float("nan"), None, 0)
+
+
+def test_a_device_whose_training_fails_publishes_as_often_as_the_others() -> None:
+    table = fleet()
+    broken = table.devices[0]
+    broken.trainer = Broken(4, 0)
+    table.until(lambda: broken.node.base_round >= 3, 300.0)
+    assert released(broken) >= 3
+    assert any("noise goes out" in notice.text for notice in broken.notices)
+
+
+def test_missing_data_silence_nobody_but_a_hot_machine_does() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.send(me, ResourcesChanged(False, "no examples", of_data=True))
+    table.until(lambda: released(me) >= 2, 200.0)
+    assert me.node.view().listen_only == ""
+    table.send(me, ResourcesChanged(False, "too hot"))
+    count = released(me)
+    table.advance(100.0)
+    assert released(me) == count
+    assert me.node.view().listen_only == "too hot"
+
+
+def test_without_privacy_missing_data_mean_listening() -> None:
+    table = fleet(Privacy())
+    me = table.devices[0]
+    table.send(me, ResourcesChanged(False, "no examples", of_data=True))
+    count = len(me.sent(StartTraining))
+    table.advance(100.0)
+    assert me.node.view().listen_only == "no examples"
+    assert len(me.sent(StartTraining)) == count
+
+
+# --- failures of the disk -------------------------------------------------------------------------
+
+
+def is_release(batch: Batch) -> bool:
+    return bool(batch.ledger)
+
+
+@pytest.mark.parametrize("fault", [StoreFault.NOT_DONE, StoreFault.DONE_BUT_ERROR])
+def test_a_retry_brings_the_bytes_that_were_made_and_spends_nothing_more(
+    fault: StoreFault,
+) -> None:
+    table = fleet()
+    me = table.devices[0]
+    commit = me.store.commit
+    failed: list[Batch] = []
+
+    def failing(batch: Batch) -> None:
+        if is_release(batch) and len(failed) < 2:
+            failed.append(batch)
+            me.store.faults = [fault]
+        commit(batch)
+
+    me.store.commit = failing  # type: ignore[method-assign]
+    table.until(lambda: released(me) >= 2, 300.0)
+    first = failed[0]
+    assert first.ledger == me.store.load().ledger[: len(first.ledger)]
+    durable = [batch for batch in commits(me) if is_release(batch)]
+    digests = {name for batch in durable for name in releases(batch.ledger)}
+    assert len(digests) == released(me), "one release, one blob, however often it was tried"
+
+
+def test_a_disk_that_fails_for_long_costs_one_release() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) == 1, 100.0)
+    commit = me.store.commit
+
+    def full(batch: Batch) -> None:
+        raise StoreError("simulated: no room")
+
+    me.store.commit = full  # type: ignore[method-assign]
+    table.advance(300.0)
+    me.store.commit = commit  # type: ignore[method-assign]
+    before = len({name for batch in commits(me) for name in releases(batch.ledger)})
+    assert before == 2
+    table.until(lambda: released(me) >= 2, 200.0)
+
+
+def crash_at(number: int, fault: StoreFault) -> None:
+    """A crash at the commit of this number; then a restart on what is durable."""
+    table = fleet()
+    me = table.devices[0]
+    commit, public = me.store.commit, {}
+    seen = [0]
+
+    def crashing(batch: Batch) -> None:
+        seen[0] += 1
+        if seen[0] == number:
+            me.store.faults = [fault]
+        commit(batch)
+
+    def look() -> bool:
+        served = me.node.shelf.head(None)
+        if served is not None:
+            head = head_of(served.envelope)
+            assert public.setdefault(head.seq, served.digest) == served.digest
+            if head.update is not None:
+                assert head.update.digest in releases(me.store.load().ledger)
+        return released(me) >= 5
+
+    me.store.commit = crashing  # type: ignore[method-assign]
+    try:
+        table.until(look, 400.0)
+    except Crash:
+        table.restart(me)
+        table.introduce(*(d for d in table.devices if d is not me))
+    table.employ(me)
+    table.until(look, 600.0)
+    assert seen[0] >= number
+    replay(me.store.load().ledger, head_of(me.store.load().head or b"").ledger)
+
+
+@pytest.mark.parametrize("fault", [StoreFault.CRASH_BEFORE, StoreFault.CRASH_AFTER])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_crash_at_any_commit_loses_no_entry(number: int, fault: StoreFault) -> None:
+    crash_at(number, fault)
+
+
+# --- old disks, new keys --------------------------------------------------------------------------
+
+
+def test_a_restart_goes_on_with_what_was_spent() -> None:
+    table = fleet(TWICE)
+    me = table.devices[0]
+    table.until(lambda: me.node.view().listen_only, 400.0)
+    table.restart(me)
+    table.introduce(*table.devices[1:])
+    table.employ(me)
+    table.advance(200.0)
+    assert me.node.view().listen_only == Refusal.SPENT.value
+    assert released(me) == 2
+
+
+def test_an_older_copy_of_the_disk_publishes_no_more() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    copy = me.store.copy()
+    table.until(lambda: released(me) >= 3, 200.0)
+    table.advance(5.0)
+    table.restart(me, copy)
+    table.introduce(*table.devices[1:])
+    table.employ(me)
+    table.advance(200.0)
+    assert released(me) == 1
+    assert "enrol it again" in me.node.view().listen_only
+
+
+def test_an_older_copy_that_spent_nothing_since_is_adopted() -> None:
+    table = fleet(TWICE)
+    me = table.devices[0]
+    table.until(lambda: me.node.view().listen_only, 400.0)
+    table.advance(10.0)
+    copy = me.store.copy()
+    seq = me.node.view().seq
+    table.until(lambda: me.node.view().seq > seq + 2, 400.0)  # it listens: receipts only
+    table.advance(5.0)
+    table.restart(me, copy)
+    table.introduce(*table.devices[1:])
+    table.employ(me)
+    table.until(lambda: me.node.view().seq > seq + 2, 300.0)
+    assert me.node.view().listen_only == Refusal.SPENT.value
+
+
+def test_a_disk_without_the_ledger_that_its_head_commits_to_publishes_nothing() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 2, 200.0)
+    snapshot = me.store.load()
+    cut = MemoryStore(Snapshot(snapshot.head, snapshot.receipt, snapshot.documents))
+    cut._seq = me.store._seq
+    table.restart(me, cut)
+    table.introduce(*table.devices[1:])
+    table.employ(me)
+    table.advance(100.0)
+    assert "enrol it again" in me.node.view().listen_only
+    assert not cut.load().ledger
+
+
+def enrolled_again(table: Table, me: Device, snapshot: Snapshot) -> Device:
+    keys = table.fleet.admit(replaces=me.id)
+    me.down = True
+    new = table.device(keys=keys, store=MemoryStore(snapshot))
+    table.introduce()
+    table.employ(new)
+    return new
+
+
+def test_under_a_new_key_the_spent_budget_is_still_spent() -> None:
+    table = fleet(TWICE)
+    me = table.devices[0]
+    table.until(lambda: me.node.view().listen_only, 400.0)
+    rows = me.store.load().ledger
+    new = enrolled_again(table, me, Snapshot(ledger=rows))
+    table.advance(200.0)
+    assert new.node.view().listen_only == Refusal.SPENT.value
+    assert released(new) == 2
+    ledger = replay(new.store.load().ledger)
+    assert ledger.device == new.id, "the new key is entered"
+    head = head_of(new.store.load().head or b"")
+    assert head.ledger == ledger.ref
+
+
+def test_under_a_new_key_without_the_old_ledger_everything_counts_as_spent() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    new = enrolled_again(table, me, Snapshot())
+    table.advance(100.0)
+    assert new.node.view().listen_only == Refusal.UNKNOWN.value
+    assert released(new) == 0
+
+
+def test_a_new_key_whose_old_store_was_read_and_had_spent_nothing_may_publish() -> None:
+    table = fleet(Privacy())
+    me = table.devices[0]
+    table.advance(50.0)
+    snapshot = Snapshot(documents={LEDGER_CARRIED: b"1"})
+    table.policy = table.fleet.policy(table.job, n=3, rule="mean", version=1, privacy=LOCAL, run=1)
+    new = enrolled_again(table, me, snapshot)
+    table.employ()
+    table.until(lambda: released(new) >= 1, 200.0)
