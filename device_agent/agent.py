@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from device_agent import logs, memory, status
+from device_agent.demands import floors
 from device_agent.first_head import FirstHeadStore
 from device_agent.job import JobLoader
 from device_agent.local_server import LocalServer
@@ -247,7 +248,7 @@ class Agent:
         trainer = self._loader.load(bundle_id, data)
         local = self._loader.local
         if local is not None and self._loop is not None:
-            ready = ResourcesChanged(local.is_ready, local.problem)
+            ready = ResourcesChanged(local.is_ready, local.problem, of_data=True)
             self._loop.call_soon_threadsafe(self._driver.offer, ready)
         return trainer
 
@@ -275,7 +276,7 @@ class Agent:
                 was_ready = local.is_ready
                 await self._heavy.call(local.refresh)
                 if local.is_ready and not was_ready:
-                    await self._driver.submit(ResourcesChanged(True))
+                    await self._driver.submit(ResourcesChanged(True, of_data=True))
             if local.version > told:
                 told = local.version
                 await self._driver.submit(DataChanged())
@@ -330,7 +331,7 @@ def _node(settings: Settings, identity: DeviceIdentity, limits: Limits, first_st
         first_start=first_start,
     )
     own = Identity(identity.signer, identity.member_object, identity.root_key)
-    return Node(own, node_settings, secrets.randbits(64))
+    return Node(own, node_settings, secrets.randbits(64), floors=floors(settings.privacy))
 
 
 def _logged_already(_: Notice) -> None:

@@ -191,6 +191,41 @@ class TrainingSection:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacySection:
+    """What the owner demands beyond the policy: stricter, never looser."""
+
+    epsilon_max: Annotated[
+        float,
+        Doc(
+            "Most that this device may spend in all. Under a policy without privacy a device that"
+            " demands any publishes nothing. 0: what the policy says.",
+            "the policy's budget",
+            problem=_between(0.0, 1e3),
+        ),
+    ] = 0.0
+    delta_max: Annotated[
+        float,
+        Doc("The same for delta. 0: what the policy says.", "policy", problem=_between(0.0, 0.1)),
+    ] = 0.0
+    z_min: Annotated[
+        float,
+        Doc(
+            "Least noise: if the policy has less, this device adds so much. 0: what it says.",
+            "policy",
+            problem=_between(0.0, 1e5),
+        ),
+    ] = 0.0
+    unit: Annotated[
+        str,
+        Doc(
+            "device: nothing is published that hides single examples only. Empty: the policy's.",
+            "policy",
+            problem=_one_of("", "device", "record"),
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSection:
     socket: Annotated[
         Path,
@@ -240,6 +275,7 @@ class Settings:
     job: JobSection = JobSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
+    privacy: PrivacySection = PrivacySection()
     local: LocalSection = LocalSection()
     logging: LoggingSection = LoggingSection()
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -25,6 +25,7 @@ def status_text(status: Mapping[str, Any], paint: Paint) -> str:
         ("fleet", status["fleet"]),
         ("state", _state(status)),
         ("policy", _policy(status.get("policy"))),
+        *_privacy(status),
         ("model", _model(status)),
         ("accuracy", _accuracy(status)),
         ("consensus", _convergence(status.get("convergence") or {})),
@@ -65,6 +66,21 @@ def _policy(policy: Mapping[str, Any] | None) -> str:
         f"{policy['term']}.{policy['version']}, run {policy['run']}: rule {policy['rule']}, "
         f"{policy['n']} devices, {policy['attackers']} assumed attackers{rounds}"
     )
+
+
+def _privacy(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nothing where there is no privacy: the policy's line says enough."""
+    asked = (status.get("policy") or {}).get("privacy") or {"mode": "off"}
+    count = status.get("releases", 0)
+    spent = f"{count} release{'' if count == 1 else 's'} in the ledger"
+    if asked["mode"] == "off":
+        return [("privacy", f"off; {spent}")] if count else []
+    return [
+        (
+            "privacy",
+            f"{asked['mode']}, unit {asked['unit']}, epsilon {asked['epsilon']:g} at most; {spent}",
+        )
+    ]
 
 
 def _model(status: Mapping[str, Any]) -> str:

@@ -50,6 +50,13 @@ def verbs(house: House) -> dict[str, Verb]:
         found = house.status()
         return Answer({key: found[key] for key in ("device", "peers", "revoked", "evidence")})
 
+    async def privacy(_: Fields) -> Answer:
+        view = house.node.view()
+        # Of many steps it takes a second: not in the loop.
+        said = await asyncio.to_thread(house.node.statement)
+        facts = {"listen_only": view.listen_only, "releases": view.releases}
+        return Answer({**facts, "statement": said.plain() if said is not None else None})
+
     async def base(_: Fields) -> Answer:
         return _base(house)
 
@@ -82,6 +89,7 @@ def verbs(house: House) -> dict[str, Verb]:
     found: dict[str, Callable[[Fields], Awaitable[Answer]]] = {
         "status": status,
         "peers": peers,
+        "privacy": privacy,
         "base": base,
         "bundle": bundle,
         "policy": policy,

@@ -12,12 +12,11 @@ from gossipfl.errors import LocalError
 from gossipfl.events import Topic
 from gossipfl.messages import ChainRef
 from gossipfl.privacy import OFF, Noised, Protection, Publishable, Unprotected
-from gossipfl.privacy.agreed import Agreed, agreed
+from gossipfl.privacy.agreed import NO_FLOORS, Agreed, agreed
 from gossipfl.privacy.entries import LedgerError, Row
-from gossipfl.privacy.ledger import Floors, Ledger, open_ledger, replay
+from gossipfl.privacy.ledger import Floors, Ledger, Refusal, Spec, Terms, open_ledger, replay
 from gossipfl.privacy.statement import Statement, statement
 
-NO_FLOORS = Floors()
 OWNER_DEMANDS = "this device's owner demands privacy, and the policy has none"
 ONCE_PRIVATE = "this device has published under a privacy budget, and the policy has no privacy"
 OTHER_POLICY = "it was trained before the policy changed its privacy"
@@ -30,6 +29,7 @@ class Budget:
         self._ledger: Ledger | None = None  # None: nothing was ever entered
         self._pending: list[Row] = []
         self._carried = False
+        self._fits: tuple[tuple[ChainRef, Spec, Terms], Refusal | None] | None = None
         self._said: tuple[tuple[ChainRef, Agreed], Statement] | None = None
 
     # --- what is asked for -----------------------------------------------------------------
@@ -60,11 +60,19 @@ class Budget:
         if self._core.job.policy is None:
             return ""
         if found is not None:
-            refusal = self._opened[0].refusal(found.spec, found.terms)
-            return refusal.value if refusal is not None else ""
+            return self._unfit(found.spec, found.terms)
         if self._floors != NO_FLOORS:
             return OWNER_DEMANDS
         return ONCE_PRIVATE if self._ledger is not None and self._ledger.releases else ""
+
+    def _unfit(self, spec: Spec, terms: Terms) -> str:
+        """Up to 50 ms for many steps of unit=record: looked at once for each state."""
+        ledger = self._opened[0]
+        key = (ledger.ref, spec, terms)
+        if self._fits is None or self._fits[0] != key:
+            self._fits = (key, ledger.refusal(spec, terms))
+        refusal = self._fits[1]
+        return refusal.value if refusal is not None else ""
 
     # --- releases --------------------------------------------------------------------------
 
@@ -87,8 +95,7 @@ class Budget:
             case Noised():
                 if found is None:
                     return OTHER_POLICY
-                refusal = self._opened[0].refusal(model.spec, found.terms)
-                return refusal.value if refusal is not None else ""
+                return self._unfit(model.spec, found.terms)
 
     def enter(self, model: Publishable, name: bytes) -> None:
         """One release of the update object `name`. `refused` was asked before: raises BudgetError

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gossipfl.addresses import Addresses
-from gossipfl.budget import NO_FLOORS, Budget
+from gossipfl.budget import Budget
 from gossipfl.collector import Collector
 from gossipfl.config import NodeSettings
 from gossipfl.core import Core, Identity
@@ -57,6 +57,7 @@ from gossipfl.merger import Merger
 from gossipfl.messages import Lineage
 from gossipfl.parameters import Vector
 from gossipfl.parcels import Parcels
+from gossipfl.privacy.agreed import NO_FLOORS
 from gossipfl.privacy.ledger import Floors
 from gossipfl.privacy.statement import Statement
 from gossipfl.publisher import Publisher

@@ -45,6 +45,7 @@ def report(core: Core) -> View:
         finished_why=core.halt.why,
         convergence=core.halt.figures(),
         stopping=core.halt.progress(),
+        releases=core.budget.releases,
     )
 
 
@@ -81,6 +82,7 @@ def _policy(policy: Policy | None) -> dict[str, object] | None:
         "codec": policy.codec,
         "rounds": policy.stop.rounds,
         "stop": structs.asdict(policy.stop),
+        "privacy": structs.asdict(policy.privacy),
     }
 
 

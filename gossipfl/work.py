@@ -119,7 +119,10 @@ def _words(error: Exception) -> str:
 
 
 def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
-    """The rule over published models, then the guard on local data, then local evaluation."""
+    """The rule over published models, then the guard on local data, then local evaluation.
+
+    A merge does not fail because it cannot be evaluated: that would show in what is published.
+    """
     try:
         squared = _squared(effect)
         merged = merge_step(effect.rule, effect.own, effect.received, effect.f, squared=squared)
@@ -129,11 +132,10 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         kept_old = effect.previous is not None and catastrophic(
             trainer.loss(merged.parameters), trainer.loss(effect.previous), CATASTROPHE_NATS
         )
-        evaluation = trainer.evaluate(
-            effect.previous if kept_old and effect.previous is not None else merged.parameters
-        )
     except Exception as error:  # as above
-        return MergeFailed(effect.job, f"{type(error).__name__}: {error}")
+        return MergeFailed(effect.job, _words(error))
+    kept = effect.previous if kept_old and effect.previous is not None else merged.parameters
+    found = measure(Measure(effect.job, kept), trainer)
     owned = [] if effect.own is None else [effect.own]
     to_merge = squared_distances(merged.parameters, [*owned, *effect.received])
     if effect.own is None:
@@ -147,8 +149,8 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
         merged,
         tuple(map(math.sqrt, from_own)),
         kept_old=kept_old,
-        accuracy=evaluation.accuracy,
-        loss=evaluation.loss,
+        accuracy=found.accuracy,
+        loss=found.loss,
         seen=_seen(effect, merged, to_merge),
         traits=_traits(effect, merged, squared, to_merge[len(owned) :]),
     )
@@ -186,7 +188,7 @@ def _traits(
 
 
 def measure(effect: Measure, trainer: Trainer) -> Measured:
-    """Local evaluation of a model that is at rest."""
+    """Local evaluation of a model: after a merge, or at rest."""
     try:
         found = trainer.evaluate(effect.model)
     except Exception:  # as above: it is asked again later

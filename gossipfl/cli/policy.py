@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossipfl.cli.output import Result
+from gossipfl.cli.policy_privacy import add_privacy, privacy_line, privacy_of
 from gossipfl.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
         "--batch", type=int, metavar="N", help="at most the bundle's, which is the default"
     )
     _add_stop(issue)
+    add_privacy(issue)
     issue.add_argument("-o", "--output", type=Path, metavar="FILE", help="default policy.gfp")
     add_socket(issue)
     issue.set_defaults(handler=policy_issue)
@@ -151,6 +153,7 @@ def policy_issue(args: Namespace) -> Result:
         batch=args.batch,
         rounds=args.rounds,
         stop=_stop(args),
+        privacy=privacy_of(args),
     )
     policy = documents.next_policy(job, choices, prev, official.member, int(time.time()))
     data = documents.policy_object(policy, official)
@@ -261,7 +264,7 @@ def _describe(opened: OpenPolicy) -> dict[str, Any]:
         "training": msgspec.structs.asdict(policy.training),
         "rounds": policy.stop.rounds,
         "stop": msgspec.structs.asdict(policy.stop),
-        "privacy": policy.privacy.mode,
+        "privacy": msgspec.structs.asdict(policy.privacy),
         "canary": [device_name(device) for device in policy.canary],
         "issued": policy.issued,
         "not_before": policy.not_before,
@@ -286,6 +289,7 @@ def _text(shown: dict[str, Any]) -> str:
             f"  training  {training['epochs']} epochs, learning rate {training['learning_rate']}, "
             f"momentum {training['momentum']}",
             f"  stops     {_stops(shown['stop'])}",
+            f"  privacy   {privacy_line(shown['privacy'])}",
         ]
     )
 

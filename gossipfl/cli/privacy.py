@@ -1,4 +1,4 @@
-"""`gossipfl privacy`: what a budget of epsilon buys, and whether more leaks than is said."""
+"""`gossipfl privacy`: what a budget buys, what was spent, whether more leaks than is said."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from argparse import Namespace
 from typing import Any
 
+from gossipfl.cli.device import add_where, settings_of
 from gossipfl.cli.output import Result, progress
 from gossipfl.errors import Exit, UserError
 
@@ -39,6 +40,9 @@ def add_parser(subparsers: Any) -> None:
     one.add_argument("--devices", type=int, metavar="N", help="whose models are averaged")
     one.add_argument("--parameters", type=int, metavar="N", help="of the model")
     one.set_defaults(handler=plan)
+    three = words.add_parser("status", help="what this device promises, and what it has spent")
+    add_where(three)
+    three.set_defaults(handler=status)
     two = words.add_parser("audit", help="attack the mechanisms that ship here with canaries")
     two.add_argument("--unit", choices=("device", "record", "both"), default="both")
     two.add_argument("--z", type=float, default=2.0, metavar="Z", help="default 2: epsilon 1.99")
@@ -94,6 +98,37 @@ def plan(args: Namespace) -> Result:
         found.sentence,
     ]
     return Result(data, "\n".join(lines), Exit.NO if found.verdict is Verdict.USELESS else Exit.OK)
+
+
+def status(args: Namespace) -> Result:
+    """The statement of the running agent. Exit 6 if it publishes nothing more for its budget."""
+    from device_agent.local_api import call
+
+    found = call(settings_of(args).socket, "privacy")
+    said = found["statement"]
+    if said is None:
+        text = "The policy in force asks for no privacy: models leave as they are."
+        if found["listen_only"]:
+            text = f"Nothing leaves this device: {found['listen_only']}."
+        return Result(found, text)
+    spent = "without bound" if said["epsilon"] is None else f"{said['epsilon']:.3f}"
+    lines = [
+        f"epsilon      {spent} of {said['epsilon_max']:g} spent, delta {said['delta']:g}",
+        f"releases     {said['releases']} of {said['releases_max']}",
+        f"unit         {said['unit']}: {said['neighbours']}",
+        f"adversary    {said['adversary']}",
+        f"mechanism    {said['mechanism']}, clip {said['clip']:g}, z {said['z']:g}, "
+        f"sigma {said['sigma']:g}",
+        f"accountant   {said['accountant']}, version {said['accountant_version']}",
+        f"randomness   {said['rng']}",
+        f"ledger       {said['ledger']['number']} entries, {said['ledger']['digest'][:16]}",
+        f"statement    {said['digest']}",
+        *(f"not covered  {text}" for text in said["not_covered"]),
+    ]
+    spent_out = said["releases"] >= said["releases_max"]
+    if found["listen_only"]:
+        lines.append(f"listening    {found['listen_only']}")
+    return Result(found, "\n".join(lines), Exit.BUDGET if spent_out else Exit.OK)
 
 
 def audit(args: Namespace) -> Result:

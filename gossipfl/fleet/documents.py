@@ -17,7 +17,7 @@ from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.fleet.folders import Official
 from gossipfl.membership import Roster
-from gossipfl.messages import Member, Policy, Revocation, Role, Stop, Training
+from gossipfl.messages import Member, Policy, Privacy, Revocation, Role, Stop, Training
 from gossipfl.objects import (
     Vouched,
     digest,
@@ -27,6 +27,7 @@ from gossipfl.objects import (
     unpack_vouched,
 )
 from gossipfl.policies import Policies
+from gossipfl.privacy.agreed import affordable
 from gossipfl.wire import encode, open_envelope, seal
 
 FIRST_RUN = 1
@@ -69,6 +70,7 @@ class Choices:
     batch: int | None = None
     rounds: int | None = None
     stop: Stop | None = None  # beside `rounds`; not as the policy before: so stops are lifted
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def next_policy(
         sample=choices.sample,
         training=_training(choices, before if same_job else None, job.bundle.manifest.optimizer),
         stop=msgspec.structs.replace(choices.stop or Stop(), rounds=choices.rounds),
+        privacy=choices.privacy or (before.privacy if before else Privacy()),
     )
     _require_sense(policy)
     return policy
@@ -213,6 +216,7 @@ def _require_sense(policy: Policy) -> None:
         parse_codec(policy.codec)
     except (msgspec.ValidationError, RuleError, CodecError) as error:
         raise UserError("GF701", str(error)) from error
+    _require_budget(policy.privacy)
     if policy.sample is not None and not 1 <= policy.sample < policy.n:
         raise UserError("GF701", f"a sample is 1 to {policy.n - 1} of {policy.n} devices")
     if 2 * policy.attackers >= policy.n:
@@ -221,6 +225,20 @@ def _require_sense(policy: Policy) -> None:
             f"{policy.attackers} attackers among {policy.n} devices: no rule stands a majority",
         )
     _require_precondition(policy)
+
+
+def _require_budget(privacy: Privacy) -> None:
+    """That at least one publication fits. Raises UserError GF701."""
+    try:
+        if privacy.mode == "off" or affordable(privacy) > 0:
+            return
+    except ValueError as error:
+        raise UserError("GF701", f"privacy: {error}") from error
+    raise UserError(
+        "GF701",
+        f"privacy: one publication costs more than epsilon {privacy.epsilon:g}",
+        "`gossipfl privacy plan` says which z the budget needs",
+    )
 
 
 def _require_precondition(policy: Policy) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from gossipfl.budget import NO_FLOORS
 from gossipfl.codecs import encode_update
 from gossipfl.config import PACES, Limits, NodeSettings, Pace
 from gossipfl.errors import Fault, PeerError, StoreError
@@ -57,6 +56,7 @@ from gossipfl.node import Node
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Tensor, Vector
 from gossipfl.privacy import Noised, Off, Publishable, RecordPrivacy, unprotected
+from gossipfl.privacy.agreed import NO_FLOORS
 from gossipfl.privacy.record_unit import Descent
 from gossipfl.privacy.record_unit import train as dp_sgd
 from gossipfl.view import PeerView

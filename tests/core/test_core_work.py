@@ -150,18 +150,29 @@ def test_without_a_previous_base_nothing_is_guarded() -> None:
     assert not answer.kept_old
 
 
-def test_a_rule_that_cannot_and_a_trainer_that_fails_are_answers() -> None:
+def test_a_rule_that_cannot_and_a_guard_that_fails_are_answers() -> None:
     answer = merged(Odd(), [1.0], rule="krum")
     assert isinstance(answer, MergeFailed)
     assert "krum" in answer.reason
 
     class Broken(Odd):
+        def loss(self, parameters: Vector) -> float:
+            raise RuntimeError("session is gone")
+
+    answer = merged(Broken(), [1.0], previous=2.0)
+    assert isinstance(answer, MergeFailed)
+    assert answer.reason == "RuntimeError: session is gone"
+
+
+def test_local_data_that_cannot_be_read_take_no_merge_away() -> None:
+    class Blind(Odd):
         def evaluate(self, parameters: Vector) -> Evaluation:
             raise RuntimeError("session is gone")
 
-    answer = merged(Broken(), [1.0])
-    assert isinstance(answer, MergeFailed)
-    assert answer.reason == "RuntimeError: session is gone"
+    answer = merged(Blind(), [3.0])
+    assert isinstance(answer, MergeFinished)
+    assert (answer.accuracy, answer.loss) == (None, None)
+    assert float(answer.merge.parameters[0]) == 2.0
 
 
 # --- the store's fake ----------------------------------------------------------------------------

@@ -210,6 +210,49 @@ def test_a_policy_is_issued_shown_and_followed(
     assert shown["prev"] == documents.open_policy(first.read_bytes()).digest.hex()
 
 
+LOCAL = ("--privacy", "local", "--epsilon", "8", "--clip", "0.5", "--z", "6")
+
+
+def test_privacy_is_said_once_and_stays_until_it_is_turned_off(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
+) -> None:
+    call = ("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "--n", "7")
+    call += ("--attackers", "1")
+    names = [tmp_path / f"{number}.gfp" for number in range(3)]
+    code, out, _ = gossipfl(*call, *LOCAL, "-o", str(names[0]))
+    assert code == 0
+    assert "privacy   local, unit device, epsilon 8 at delta 1e-05, clip 0.5, z 6" in out
+    _, out, _ = gossipfl(*call, "--prev", str(names[0]), "-o", str(names[1]), "--json")
+    assert (answer(out)["privacy"]["mode"], answer(out)["privacy"]["z"]) == ("local", 6.0)
+    off = ("--privacy", "off", "--prev", str(names[1]), "-o", str(names[2]))
+    _, out, _ = gossipfl(*call, *off)
+    assert "privacy   off" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--privacy", "local"), "--privacy local needs --epsilon, --clip, --z"),
+        ((*LOCAL, "--unit", "record"), "needs --sample-rate, --steps, --lot"),
+        ((*LOCAL, "--lot", "9"), "--lot: for --unit record only"),
+        (("--z", "6"), "--z without --privacy local"),
+        ((*LOCAL, "--epsilon", "0.01"), "one publication costs more than epsilon 0.01"),
+        ((*LOCAL, "--z", "0.1"), "z"),
+        ((*LOCAL, "--delta", "nan"), "delta"),
+    ],
+)
+def test_privacy_that_cannot_be_is_refused_before_it_is_signed(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path, argv: tuple[str, ...], said: str
+) -> None:
+    call = ("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "--n", "7")
+    file = tmp_path / "policy.gfp"
+    code, _, err = gossipfl(*call, "--attackers", "1", *argv, "-o", str(file))
+    assert code == Exit.USAGE
+    assert "GF701" in err
+    assert said in err
+    assert not file.exists()
+
+
 def test_stop_conditions_are_said_anew_with_each_policy(
     gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
 ) -> None:
