@@ -44,7 +44,7 @@ class Restorer:
         """What keeps us from signing, in words."""
         if not self.has_lost_store:
             if self._core.budget.releases and any(self._asked.values()):
-                return "a peer that knows this device: what it has spent must not be spent twice"
+                return "a peer that knows this device, or most of them to know nothing of it"
             return "a first peer to answer"
         said = f"{sum(self._asked.values())} of {self._majority()} peers"
         return f"{said} to say what they hold of this device: it has keys and an empty store"
@@ -140,7 +140,7 @@ class Restorer:
         """
         if self._core.own.seq == 0 or self._holders:
             return True
-        if self._core.budget.releases:
+        if self._core.budget.releases and sum(self._asked.values()) < self._majority():
             return False  # it may have spent more than this disk says, and would spend it twice
         return self._core.now - self._since > self._core.pace.stale_s
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gossipfl.events import Batch
 from gossipfl.messages import Head
 from gossipfl.objects import digest
+from gossipfl.privacy.entries import Released, parse_entry
 from gossipfl.shelf import Served
 from sim.checkers.base import Checker, Heads
 from sim.device import SimDevice
@@ -50,11 +51,14 @@ class OneHeadPerSeq(Checker):
 
 class LedgerGoesOn(Checker):
     """Once an honest device's heads commit to a privacy ledger, each new update adds to it and
-    nothing is ever taken out of it. Silent where no ledger is kept."""
+    nothing is ever taken out of it; what is served was entered before, and no more was ever served
+    than is entered. Silent where no ledger is kept."""
 
     def __init__(self, heads: Heads | None = None) -> None:
         self._heads = heads or Heads()
         self._last: dict[bytes, Head] = {}
+        self._entered: dict[bytes, tuple[int, set[bytes]]] = {}
+        self._public: dict[bytes, set[bytes]] = {}  # also over restores: nobody forgets
 
     def on_restore(self, device: SimDevice) -> None:
         self._last.pop(device.device, None)
@@ -75,6 +79,24 @@ class LedgerGoesOn(Checker):
         is_new = head.update is not None and head.update != before.update
         if is_new and entries == before.ledger.number:
             raise self.broken(f"device {device.index}: an update that is not in its ledger")
+
+    def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
+        if asked is not None or served.update_digest is None:
+            return
+        rows = server.store.load().ledger
+        if not rows:
+            return
+        count, entered = self._entered.get(server.device, (0, set()))
+        if count != len(rows):
+            entries = [parse_entry(row.data) for row in rows]
+            entered = {entry.released for entry in entries if isinstance(entry, Released)}
+            self._entered[server.device] = (len(rows), entered)
+        public = self._public.setdefault(server.device, set())
+        public.add(served.update_digest)
+        if served.update_digest not in entered:
+            raise self.broken(f"device {server.index} serves a release that is not in its ledger")
+        if len(public) > len(entered):
+            raise self.broken(f"device {server.index} has released more than it has entered")
 
 
 class DurableBeforePublic(Checker):

@@ -500,3 +500,25 @@ def test_a_new_key_whose_old_store_was_read_and_had_spent_nothing_may_publish() 
     new = enrolled_again(table, me, snapshot)
     table.employ()
     table.until(lambda: released(new) >= 1, 200.0)
+
+
+@pytest.mark.parametrize(("count", "publishes"), [(1, False), (2, True)])
+def test_who_has_spent_asks_a_peer_that_knows_it_or_most_of_the_fleet(
+    count: int, publishes: bool
+) -> None:
+    """The first release was durable, and the process died before anybody saw it."""
+    table = fleet(count=4)
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    for device in table.devices[1:]:
+        device.down = True
+    strangers = [table.puppet() for _ in range(count)]
+    for stranger in strangers:
+        stranger.publish()
+    table.restart(me)
+    table.introduce(*strangers)
+    table.employ(me)
+    table.advance(400.0)
+    assert bool(me.sent(StartTraining)[1:]) is publishes
+    if not publishes:
+        assert "a peer that knows this device" in me.node.view().waiting_for
