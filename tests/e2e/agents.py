@@ -25,7 +25,7 @@ from gossipfl.bundle.signing import sign
 from gossipfl.errors import UserError
 from gossipfl.fleet import documents
 from gossipfl.fleet.local import enrol_local, make_fleet
-from gossipfl.messages import Stop
+from gossipfl.messages import Privacy, Stop
 
 WAIT_S = 120.0  # far above what anything here takes: several tests may share two cores
 LOOK_S = 0.05
@@ -141,6 +141,7 @@ class Fleet:
         pace: str,
         rounds: int | None = None,
         stop: Stop | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         self.root = root
         self.fleet = make_fleet(root / "fleet", "test")
@@ -150,7 +151,7 @@ class Fleet:
         data = write(bundle)
         (root / "job.gfl").write_bytes(data)
         choices = documents.Choices(
-            count, 0, "mean", epochs=2, momentum=0.9, rounds=rounds, stop=stop
+            count, 0, "mean", epochs=2, momentum=0.9, rounds=rounds, stop=stop, privacy=privacy
         )
         policy = documents.next_policy(
             documents.Job.of(bundle, data), choices, None, self.operator.member, int(time.time())
