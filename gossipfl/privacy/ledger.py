@@ -33,8 +33,6 @@ from gossipfl.privacy.entries import (
     parse_entry,
     released,
 )
-from gossipfl.privacy.gaussian import epsilon_of
-from gossipfl.privacy.pld import Spend, epsilon_of_steps
 from gossipfl.privacy.protection import DevicePrivacy, RecordPrivacy, Unit
 
 AFFORDABLE_MAX = 1_000_000  # a count above it is shown as this one
@@ -246,6 +244,10 @@ def _added(spends: Mapping[_Kind, int], spec: Spec, count: int = 1) -> Mapping[_
 
 
 def _spent(spends: Mapping[_Kind, int], unknown: bool, delta: float, unit: Unit) -> float:
+    # Every device can keep a ledger; who has none does not load the accountants.
+    from gossipfl.privacy.gaussian import epsilon_of
+    from gossipfl.privacy.pld import Spend, epsilon_of_steps
+
     if unknown:
         return math.inf
     if unit is Unit.RECORD:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.ledger_rows import REPLACED
 from device_agent.object_files import Files
 from device_agent.store import INLINE_BYTES, SCHEMA, DeviceStore
 from gossipfl.durable import LEDGER_CARRIED, Batch, Snapshot
 from gossipfl.errors import StoreError, UserError
+from gossipfl.fleet.device import OLD, STATE
 from gossipfl.interfaces import Store
 from gossipfl.memory import MemoryStore
 from gossipfl.privacy import DevicePrivacy, Unit
@@ -368,6 +370,10 @@ def put_aside(folder: Path) -> None:
     aside.mkdir(parents=True)
     for path in folder.glob("store.db*"):
         path.rename(aside / path.name)
+
+
+def test_the_old_state_is_looked_for_where_join_puts_it() -> None:
+    assert Path(OLD, "state", STATE[0]) == REPLACED
 
 
 @pytest.mark.parametrize("count", [0, 3])

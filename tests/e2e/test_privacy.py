@@ -23,7 +23,7 @@ def test_agents_spend_a_budget_and_listen(tmp_path: Path) -> None:
     most = affordable(RECORD)
     assert 4 <= most <= 40
     fleet = Fleet(tmp_path, 3, "none", privacy=RECORD)
-    blind, killed, other = fleet.devices
+    blind, killed, _ = fleet.devices
     (blind.folder / "data" / "a.npz").write_bytes(b"no examples at all")
     try:
         for device in fleet.devices:
@@ -35,11 +35,7 @@ def test_agents_spend_a_budget_and_listen(tmp_path: Path) -> None:
         for device in fleet.devices:
             status = device.wait("the end of its budget", lambda s: s["listen_only"])
             assert status["listen_only"] == "the privacy budget is spent"
-            assert status["releases"] == most, (
-                "whoever has no data publishes as often as the others"
-            )
-        merges = other.status()["merges"]
-        other.wait("another merge", lambda s: s["merges"] > merges)
+            assert status["releases"] == most, "who has no data publishes as often as the others"
         code, out, _ = killed.cli("privacy status")
         assert code == Exit.BUDGET
         assert f"releases     {most} of {most}" in out
