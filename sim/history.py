@@ -13,6 +13,7 @@ from gossipfl.config import PACES, NodeSettings
 from gossipfl.events import Address, PolicyReceived, RevocationReceived
 from gossipfl.identity import device_name
 from gossipfl.memory import MemoryStore, StoreFault
+from gossipfl.messages import Privacy
 from gossipfl.objects import digest
 from sim.adversaries import Adversary, BitFlipper, Foe, Silent, StaleReplay
 from sim.checkers import AssumesEnough, Checker, Pulled, all_checkers
@@ -75,7 +76,7 @@ LIARS: dict[str, Callable[[int], Adversary]] = {
 FORKERS = frozenset({"fork", "odd_even", "odd_even_withheld"})
 
 
-def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
+def scene_of(plan: Plan, extra: Sequence[Checker] = (), privacy: Privacy | None = None) -> Scene:
     """The world that a plan describes, before anything happens. `extra` checkers watch too."""
     wire = plan.wire
     link = Link(
@@ -92,7 +93,13 @@ def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
         wall_skew_s=plan.wall_skew_s,
         mdns=True,
     )
-    setup = Setup(devices=plan.devices, attackers=len(plan.liars), alpha=plan.alpha, rule=plan.rule)
+    setup = Setup(
+        devices=plan.devices,
+        attackers=len(plan.liars),
+        alpha=plan.alpha,
+        rule=plan.rule,
+        policy={"privacy": privacy} if privacy is not None else {},
+    )
     checkers = all_checkers()
     pulled = next(checker for checker in checkers if isinstance(checker, Pulled))
     watching = [*checkers, AssumesEnough(pulled), *extra]
@@ -103,13 +110,22 @@ def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
 
 
 class History:
-    """One plan being played. `counts` gets how often each kind of fault happened."""
+    """One plan being played. `counts` gets how often each kind of fault happened.
 
-    def __init__(self, plan: Plan, counts: dict[str, int] | None = None) -> None:
+    With `privacy` nothing is asked of what is learned: noise may drown it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        counts: dict[str, int] | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
         self.plan = plan
         even = plan.alpha is None or plan.alpha >= 1.0
         self.learning = ComesTogether(FLOOR_EVEN if even else FLOOR_SKEWED, SPREAD_MAX)
-        self.scene = scene_of(plan, [self.learning])
+        self.scene = scene_of(plan, [self.learning], privacy)
+        self._is_private = privacy is not None
         self.counts = counts if counts is not None else {}
         self._runs = 0
         for name in plan.liars:
@@ -225,6 +241,7 @@ class History:
             version=1 + self._runs,
             run=self._runs,
             prev=digest(scene.policy),
+            **setup.policy,
         )
         scene.world.deliver(told, PolicyReceived(scene.policy))
 
@@ -241,8 +258,9 @@ class History:
         able = self.able()
         goals = [(d, scene.view(d).merges + MERGES) for d in able]
         if self._is_enough(len(able)):
-            if self.plan.rule != "mean" or not self.plan.liars:
-                self.learning.settled(scene, able)  # a mean stands against nobody
+            # A mean stands against nobody.
+            if not self._is_private and (self.plan.rule != "mean" or not self.plan.liars):
+                self.learning.settled(scene, able)
             world.run_until(
                 Every(world, lambda: all(scene.view(d).merges >= goal for d, goal in goals)),
                 RECOVERY_S,

@@ -14,6 +14,8 @@ from gossipfl.privacy.entries import Released, parse_entry
 from gossipfl.privacy.ledger import Refusal, replay
 from sim.checkers import LedgerGoesOn, Violation
 from sim.device import SimDevice
+from sim.history import History
+from sim.plan import draw_plan
 from sim.scene import Scene, Setup
 
 LOCAL = Privacy(mode="local", unit="device", epsilon=8.0, delta=1e-5, clip=0.1, z=6.0)
@@ -117,3 +119,11 @@ def test_the_checker_sees_a_ledger_that_lost_a_row() -> None:
     device.store._snapshot = type(device.store._snapshot)(ledger=device.store.load().ledger[:1])
     with pytest.raises(Violation, match="not in its ledger"):
         checker.on_serve_head(device, None, served)
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_random_histories_of_faults_and_liars_hold_with_privacy_too(seed: int) -> None:
+    generous = Privacy(mode="local", unit="device", epsilon=50.0, delta=1e-5, clip=1.0, z=1.5)
+    history = History(draw_plan(seed), privacy=generous)
+    history.run()
+    assert sum(len(released(device)) for device in history.scene.devices) > 0
