@@ -19,6 +19,8 @@ import pytest
 from aiohttp import web
 from fleetkit import NOW, Clock, Running
 
+from device_agent.store import DeviceStore
+from gossipfl.durable import Batch
 from gossipfl.errors import Exit, UserError
 from gossipfl.events import Address
 from gossipfl.fleet import client, files, invitation, pki, service
@@ -30,6 +32,8 @@ from gossipfl.fleet.service import FAILURES_BURST, Service
 from gossipfl.fleet.throttle import Throttle
 from gossipfl.identity import Signer
 from gossipfl.messages import Role
+from gossipfl.privacy import DevicePrivacy, Unit
+from gossipfl.privacy.ledger import Terms, open_ledger, replay
 
 JOINERS = ThreadPoolExecutor(20)
 
@@ -351,6 +355,34 @@ async def test_replacing_names_the_old_device_and_keeps_its_files(
     kept = list((tmp_path / "d" / "replaced").glob("*/signing.key"))
     assert [path.read_bytes() for path in kept] == [old_key]
     assert kept[0].stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("same_fleet", [True, False], ids=["same fleet", "another fleet"])
+async def test_what_a_device_spent_goes_with_it_through_every_new_enrolment(
+    running: Running, tmp_path: Path, same_fleet: bool
+) -> None:
+    folder = tmp_path / "d"
+    if same_fleet:
+        first = (await join(running.invite(), folder)).load()
+    else:
+        enrol_local(make_fleet(tmp_path / "old-fleet", now=NOW), folder, now=NOW)
+        first = load_identity(folder)
+    terms = Terms(epsilon=8.0, delta=1e-5, z=4.0, unit=Unit.DEVICE)
+    ledger, row = open_ledger(first.signer.device)
+    rows = [row]
+    for number in range(3):
+        store = DeviceStore(folder)
+        held = store.load().ledger
+        ledger, row = ledger.release(DevicePrivacy(1.0, 4.0), bytes([number]) * 32, terms)
+        rows.append(row)
+        assert list(held) == ([] if number == 0 else rows[:-1])
+        store.commit(Batch(ledger=tuple(rows[len(held) :])))
+        store.close()
+        await join(running.invite(), folder, replacing=True)
+        load_identity(folder)
+    store = DeviceStore(folder)
+    assert replay(store.load().ledger).releases == 3
+    store.close()
 
 
 async def test_replacing_fails_without_changing_anything(running: Running, tmp_path: Path) -> None:
