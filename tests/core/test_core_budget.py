@@ -442,19 +442,26 @@ def test_an_older_copy_that_spent_nothing_since_is_adopted() -> None:
     assert me.node.view().listen_only == Refusal.SPENT.value
 
 
-def test_a_disk_without_the_ledger_that_its_head_commits_to_publishes_nothing() -> None:
+@pytest.mark.parametrize("damage", ["all rows gone", "last row gone", "a row changed"])
+def test_a_disk_without_the_ledger_that_its_head_commits_to_publishes_nothing(damage: str) -> None:
     table = fleet()
     me = table.devices[0]
     table.until(lambda: released(me) >= 2, 200.0)
     snapshot = me.store.load()
-    cut = MemoryStore(Snapshot(snapshot.head, snapshot.receipt, snapshot.documents))
+    first, *middle, last = snapshot.ledger
+    rows = {
+        "all rows gone": (),
+        "last row gone": (first, *middle),
+        "a row changed": (first, *middle, Row(last.number, middle[0].data, last.link)),
+    }[damage]
+    cut = MemoryStore(Snapshot(snapshot.head, snapshot.receipt, snapshot.documents, rows))
     cut._seq = me.store._seq
     table.restart(me, cut)
     table.introduce(*table.devices[1:])
     table.employ(me)
     table.advance(100.0)
     assert "enrol it again" in me.node.view().listen_only
-    assert not cut.load().ledger
+    assert cut.load().ledger == rows
 
 
 def enrolled_again(table: Table, me: Device, snapshot: Snapshot) -> Device:
