@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from gossipfl.durable import LEDGER_CARRIED
+from gossipfl.durable import LEDGER_BEHIND, LEDGER_CARRIED
 from gossipfl.privacy.entries import LedgerError, Row, require_next
 
 TABLES = """
@@ -73,4 +73,9 @@ def say_carried(database: sqlite3.Connection) -> None:
 def _rows_of(path: Path) -> tuple[Row, ...]:
     with closing(sqlite3.connect(path)) as old:
         (schema,) = old.execute("PRAGMA user_version").fetchone()
-        return read(old) if schema >= FIRST_SCHEMA else ()
+        if schema < FIRST_SCHEMA:
+            return ()
+        named = "SELECT 1 FROM documents WHERE name = ?"
+        if old.execute(named, (LEDGER_BEHIND,)).fetchone() is not None:
+            raise LedgerError("more was spent than it says")
+        return read(old)

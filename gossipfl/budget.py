@@ -8,6 +8,7 @@ is wasted: the ledger has at least what was released.
 from __future__ import annotations
 
 from gossipfl.core import Core
+from gossipfl.durable import LEDGER_BEHIND
 from gossipfl.errors import LocalError
 from gossipfl.events import Topic
 from gossipfl.messages import ChainRef
@@ -141,7 +142,15 @@ class Budget:
                 self._ledger, row = self._ledger.enrol(core.device)
                 self._pending.append(row)
         except LedgerError as error:
-            core.restraint.conflict = f"the privacy ledger: {error}: enrol it again"
+            self.fall_behind(f"the privacy ledger: {error}")
+
+    def fall_behind(self, why: str) -> None:
+        """More was spent than the ledger here says: that is kept, for a new identity takes this
+        ledger over."""
+        core = self._core
+        core.publisher.touch(LEDGER_BEHIND)
+        if not core.restraint.conflict:
+            core.restraint.conflict = f"{why}: enrol it again"
             core.notice(Topic.RESTORE, core.restraint.conflict, core.device, True)
 
     def holds(self, committed: ChainRef | None) -> bool:

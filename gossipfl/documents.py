@@ -8,7 +8,7 @@ from typing import TypeVar
 from msgspec import MsgspecError
 
 from gossipfl.core import Core
-from gossipfl.durable import LEDGER_CARRIED
+from gossipfl.durable import LEDGER_BEHIND, LEDGER_CARRIED
 from gossipfl.errors import PeerError, StoreError
 from gossipfl.events import Snapshot
 from gossipfl.objects import pack_list
@@ -50,6 +50,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.publisher.keeper.retention.dump()
         case "logs":
             return core.own.dump_logs(log)
+        case _ if name == LEDGER_BEHIND:
+            return b"1"
     raise ValueError(f"no document {name!r}")
 
 
@@ -97,6 +99,8 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         core.publisher.restored(envelope, head)
     committed = core.own.refs.ledger if core.own.refs is not None else None
     core.budget.restore(snapshot.ledger, committed, LEDGER_CARRIED in documents)
+    if LEDGER_BEHIND in documents:
+        core.budget.fall_behind("it has spent more than its ledger says")
     core.steering.apply()
 
 

@@ -10,6 +10,9 @@ from gossipfl.privacy.entries import Row
 LEDGER_CARRIED = "ledger carried"
 """Name of a document of the store's own: what the identity before spent is in the ledger here."""
 
+LEDGER_BEHIND = "ledger behind"
+"""Name of a document: more was spent than the ledger here says, so no new identity may trust it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

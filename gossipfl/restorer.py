@@ -177,7 +177,9 @@ class Restorer:
         newest = self._newest_own
         if newest is not None and newest.head.seq > core.own.seq:
             if not core.budget.holds(newest.head.ledger):
-                self._conflict("a newer head commits to a privacy ledger that is not on this disk")
+                core.budget.fall_behind(
+                    "a newer head commits to a privacy ledger that is not on this disk"
+                )
             else:
                 had = core.own.seq
                 core.publisher.adopt(newest)

@@ -11,7 +11,7 @@ from harness import Device, Table, Toy, plain
 from gossipfl.aggregation import merge_step
 from gossipfl.budget import ONCE_PRIVATE, OWNER_DEMANDS
 from gossipfl.codecs import decode_update
-from gossipfl.durable import LEDGER_CARRIED, Snapshot
+from gossipfl.durable import LEDGER_BEHIND, LEDGER_CARRIED, Snapshot
 from gossipfl.errors import StoreError
 from gossipfl.events import (
     Batch,
@@ -423,6 +423,9 @@ def test_an_older_copy_of_the_disk_publishes_no_more() -> None:
     table.employ(me)
     table.advance(200.0)
     assert released(me) == 1
+    assert "enrol it again" in me.node.view().listen_only
+    assert LEDGER_BEHIND in copy.load().documents, "a new identity must not trust this ledger"
+    table.restart(me, copy)
     assert "enrol it again" in me.node.view().listen_only
 
 

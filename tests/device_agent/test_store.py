@@ -16,7 +16,7 @@ import pytest
 from device_agent.ledger_rows import REPLACED
 from device_agent.object_files import Files
 from device_agent.store import INLINE_BYTES, SCHEMA, DeviceStore
-from gossipfl.durable import LEDGER_CARRIED, Batch, Snapshot
+from gossipfl.durable import LEDGER_BEHIND, LEDGER_CARRIED, Batch, Snapshot
 from gossipfl.errors import StoreError, UserError
 from gossipfl.fleet.device import OLD, STATE
 from gossipfl.interfaces import Store
@@ -390,12 +390,13 @@ def test_a_new_identity_takes_over_what_the_old_one_spent(tmp_path: Path, count:
     new.close()
 
 
-@pytest.mark.parametrize("damage", ["gone", "garbage", "cut"])
+@pytest.mark.parametrize("damage", ["gone", "garbage", "cut", "behind"])
 def test_an_old_store_that_cannot_be_read_is_not_taken_for_an_empty_one(
     tmp_path: Path, damage: str
 ) -> None:
     store = DeviceStore(tmp_path)
-    store.commit(Batch(ledger=ledger_rows(3)))
+    documents = {LEDGER_BEHIND: b"1"} if damage == "behind" else {}
+    store.commit(Batch(ledger=ledger_rows(3), documents=documents))
     store.close()
     put_aside(tmp_path)
     old = tmp_path / "replaced" / "state" / "store.db"
