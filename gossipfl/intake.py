@@ -78,9 +78,13 @@ class Intake:
         self.check_head(pending, event.head, event.member, event.update, event.tls_key)
 
     def is_from(self, pending: Pending, tls_key: bytes | None) -> bool:
-        """Did the peer that was asked answer itself? TLS proves which member did."""
-        owner = self._core.roster.device_of_tls(tls_key) if tls_key is not None else None
-        return pending.device is None or owner is None or owner == pending.device
+        """Did the peer that was asked answer itself? TLS proves which member did.
+
+        A key that nobody here knows is not the asked peer's either: it may be a member's that was
+        never met. A peer that has renewed its key is met anew at its address."""
+        if pending.device is None or tls_key is None:
+            return True
+        return self._core.roster.device_of_tls(tls_key) == pending.device
 
     def _somebody_else(self, pending: Pending) -> None:
         """Another member answers at that address: what it says is not the asked one's word."""

@@ -354,6 +354,21 @@ def test_whoever_took_over_an_address_pays_for_what_it_serves_there() -> None:
     scene.expect({Fault.WRONG_DIGEST: 1, Fault.OVERSIZED: 1})
 
 
+@pytest.mark.parametrize("key", [b"s" * 32, None], ids=["a stranger's key", "its own"])
+def test_nothing_new_is_the_asked_peers_word_only_with_its_key(key: bytes | None) -> None:
+    """A member that was never met holds a peer's old address and says "unchanged" for it: that
+    keeps nobody live. The peer itself, under its own key, is."""
+    scene = Scene()
+    asked = opened(scene.table, scene.me, FetchHead, scene.named)
+    tls_key = scene.named.keys.tls_key if key is None else key
+    scene.table.hold = lambda d, e: True  # nobody is asked again yet
+    scene.table.send(scene.me, HeadReceived(asked.request, None, None, tls_key=tls_key))
+    view = scene.me.peer(scene.named)
+    assert view is not None
+    assert bool(view.addresses) is (key is None)
+    scene.expect({})
+
+
 def test_bytes_from_a_stranger_are_charged_to_nobody() -> None:
     scene = Scene()
     asked = scene.object_asked(policy=b"p" * 32)
