@@ -102,7 +102,8 @@ class Watch:
             return
         self._look_at = core.now + self._round_s / 2
         resting = core.halt.cause is not None
-        for device in {*core.book.peers, *self.conduct.devices(), *core.reputation.suspects()}:
+        everybody = (*core.book.peers, *self.conduct.devices(), *core.reputation.suspects())
+        for device in dict.fromkeys(everybody):  # in an order: it is that of what is saved
             if core.is_barred(device):
                 self.conduct.forget(device)
                 core.reputation.suspect(device, None)

@@ -8,7 +8,8 @@ merging run inline, their answers come after the virtual seconds that they would
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from gossipfl.errors import StoreError
 from gossipfl.events import (
@@ -52,6 +53,19 @@ CLOCK_ROUNDING_S = 1e-9  # a monotonic deadline and its virtual second differ by
 class Interpreter:
     def __init__(self, world: World) -> None:
         self._world = world
+        self._actions: dict[type, Callable[[SimDevice, Any], None]] = {
+            FetchHead: world.transport.fetch,
+            FetchObject: world.transport.fetch,
+            Cancel: lambda device, effect: world.transport.cancel(device, effect.request),
+            StartTraining: self._start_training,
+            StartMerge: self._start_merge,
+            Measure: self._measure,
+            Commit: self._start_commit,
+            Reload: lambda device, _: device.inbox.append(Loaded(device.store.load())),
+            LoadJob: self._load_job,
+            CutOff: self._cut_off,
+            Notice: lambda device, effect: world.notices.append((world.now, device, effect)),
+        }
 
     def deliver(self, device: SimDevice, event: Event) -> None:
         """Puts an event into a device's inbox and lets it work."""
@@ -95,16 +109,17 @@ class Interpreter:
         world = self._world
         device.now = max(device.now, device.clock.monotonic(world.now))
         world.trace.add(world.now, device.index, event)
-        for on_event in world.on_event:
+        for on_event in world.hooks.before(event):
             on_event(device, event)
         effects = node.handle(event, device.now)
         if device.adversary is not None:
             effects = device.adversary.effects(device, effects)
-        for on_effects in world.on_effects:
+        for on_effects in world.hooks.after(event, effects):
             on_effects(device, event, effects)
         device.pending.extend(effects)
-        if node.shelf.version != device.shelf_version:
-            device.shelf_version = node.shelf.version
+        version = node.shelf.version
+        if version != device.shelf_version:
+            device.shelf_version = version
             world.transport.head_changed(device)
 
     # --- the one deadline -------------------------------------------------------------------
@@ -112,13 +127,13 @@ class Interpreter:
     def _set_alarm(self, device: SimDevice, node: NodeLike) -> None:
         """Pulls the node's deadline; an alarm that is early enough already stays."""
         world, deadline = self._world, node.deadline
-        if math.isinf(deadline):
+        if deadline == math.inf:
             return
         when = max(device.clock.virtual(deadline), world.now)
         if device.wake_at is not None and device.wake_at <= when:
             return
         device.wake_at = when
-        world.after(when - world.now, device, lambda: self._alarm(device, when))
+        world.after(when - world.now, device, self._alarm, device, when)
 
     def _alarm(self, device: SimDevice, when: float) -> None:
         node = device.node
@@ -142,40 +157,36 @@ class Interpreter:
     # --- effects ----------------------------------------------------------------------------
 
     def _execute(self, device: SimDevice, effect: Effect) -> None:
-        world = self._world
-        world.trace.add(world.now, device.index, effect)
-        costs = world.options.costs
-        match effect:
-            case FetchHead() | FetchObject():
-                world.transport.fetch(device, effect)
-            case Cancel(request):
-                world.transport.cancel(device, request)
-            case StartTraining():
-                seconds = costs.train_s_per_example * device.examples * effect.training.epochs
-                self._later(device, seconds, self._train(device, effect))
-            case StartMerge():
-                seconds = costs.merge_s_per_model * (len(effect.received) + 1)
-                self._later(device, seconds, _fixed(merge(effect, device.trainer)))
-            case Measure():
-                self._later(device, costs.merge_s_per_model, measure(effect, device.trainer))
-            case Commit():
-                device.busy = costs.commit_s > 0.0
-                if device.busy:
-                    world.after(costs.commit_s, device, lambda: self._commit(device, effect))
-                else:
-                    self._commit(device, effect)
-            case Reload():
-                device.inbox.append(Loaded(device.store.load()))
-            case LoadJob():
-                self._load_job(device, effect)
-            case CutOff(_, tls_key):
-                device.cut.add(tls_key)
-                world.transport.close(device, tls_key, "cut off")
-            case Notice():
-                world.notices.append((world.now, device, effect))
+        self._world.trace.add(self._world.now, device.index, effect)
+        self._actions[type(effect)](device, effect)
+
+    def _start_training(self, device: SimDevice, effect: StartTraining) -> None:
+        costs = self._world.options.costs
+        seconds = costs.train_s_per_example * device.examples * effect.training.epochs
+        self._later(device, seconds, self._train(device, effect))
+
+    def _start_merge(self, device: SimDevice, effect: StartMerge) -> None:
+        seconds = self._world.options.costs.merge_s_per_model * (len(effect.received) + 1)
+        self._later(device, seconds, _fixed(merge(effect, device.trainer)))
+
+    def _measure(self, device: SimDevice, effect: Measure) -> None:
+        seconds = self._world.options.costs.merge_s_per_model
+        self._later(device, seconds, measure(effect, device.trainer))
+
+    def _start_commit(self, device: SimDevice, effect: Commit) -> None:
+        seconds = self._world.options.costs.commit_s
+        device.busy = seconds > 0.0
+        if device.busy:
+            self._world.after(seconds, device, self._commit, device, effect)
+        else:
+            self._commit(device, effect)
+
+    def _cut_off(self, device: SimDevice, effect: CutOff) -> None:
+        device.cut.add(effect.tls_key)
+        self._world.transport.close(device, effect.tls_key, "cut off")
 
     def _later(self, device: SimDevice, seconds: float, event: Event) -> None:
-        self._world.after(seconds * device.slowness, device, lambda: self.deliver(device, event))
+        self._world.after(seconds * device.slowness, device, self.deliver, device, event)
 
     @staticmethod
     def _train(device: SimDevice, effect: StartTraining) -> Event:
@@ -218,8 +229,8 @@ class Interpreter:
             for envelope in (effect.batch.head, effect.batch.receipt):
                 if envelope is not None:
                     device.durable.add(digest(envelope))
-        for checker in self._world.checkers:
-            checker.on_commit(device, effect.batch, done)
+        for on_commit in self._world.hooks.on_commit:
+            on_commit(device, effect.batch, done)
 
 
 def _fixed(answer: MergeFinished | MergeFailed) -> Event:

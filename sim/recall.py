@@ -35,13 +35,16 @@ class Recall:
         if kwargs:
             return function(*args, **kwargs)
         key = (function, args)
-        found = self._young.get(key, self)
+        found: T | Recall = self._young.get(key, self)
         if found is not self:
-            return cast("T", found)
-        found = self._old.pop(key, self)
+            return found  # type: ignore[return-value]
+        return self._run(key, function, args)
+
+    def _run(self, key: Any, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        found: Any = self._old.pop(key, self)
         if found is self:
             self.runs += 1
-            found = function(*args, **kwargs)
+            found = function(*args)
         self._keep(key, args, found)
         return cast("T", found)
 

@@ -34,14 +34,17 @@ class Known:
         self._young: dict[int, tuple[Any, bytes]] = {}
         self._old: dict[int, tuple[Any, bytes]] = {}
 
+    def of(self, value: Any) -> bytes | None:
+        """Its digest, if it is known."""
+        found = self._young.get(id(value)) or self._old.get(id(value))
+        return found[1] if found is not None else None
+
     def digest(self, value: Any, data: Callable[[], bytes]) -> bytes:
-        key = id(value)
-        found = self._young.get(key) or self._old.get(key)
-        if found is None:
-            found = (value, hashlib.sha256(data()).digest())
-        else:
-            return found[1]
-        self._young[key] = found
+        """`data` gives the bytes that stand for it, where they were not hashed before."""
+        known = self.of(value)
+        if known is not None:
+            return known
+        found = self._young[id(value)] = (value, hashlib.sha256(data()).digest())
         if len(self._young) > KNOWN_MAX:
             self._old, self._young = self._young, {}
         return found[1]
@@ -65,20 +68,17 @@ class _Stable:
     def __init__(self) -> None:
         self._known = Known()
         self._encoder = msgspec.msgpack.Encoder(enc_hook=self._unknown, order="deterministic")
-        self._short: dict[type, Callable[[Any], Any]] = {
+        self.encode = self._encoder.encode
+        self.short: dict[type, Callable[[Any], Any]] = {
             HeadReceived: self._head,
             ObjectReceived: lambda e: (e.request, self._bytes(e.data)),
             Commit: self._commit,
         }
 
-    def bytes_of(self, value: Any) -> bytes:
-        short = self._short.get(type(value))
-        return self._encoder.encode(value if short is None else short(value))
-
     def _bytes(self, data: bytes | None) -> bytes | None:
         if data is None or len(data) < LONG_BYTES:
             return data
-        return self._known.digest(data, lambda: data)
+        return self._known.of(data) or self._known.digest(data, lambda: data)
 
     def _head(self, event: HeadReceived) -> Any:
         head, update = self._bytes(event.head), self._bytes(event.update)
@@ -124,12 +124,17 @@ class Trace:
         self._open: list[bytes] = []
         self._open_bytes = 0
         self._tail: deque[tuple[float, int, Any]] = deque(maxlen=KEPT)
+        self._names: dict[type, bytes] = {}
         self.entries = 0
 
     def add(self, now: float, device: int, value: Any) -> None:
         """`value` happened at virtual second `now` at `device` (-1: the world itself)."""
-        name = type(value).__name__.encode()
-        data = self._stable.bytes_of(value)
+        kind = type(value)
+        name = self._names.get(kind)
+        if name is None:
+            name = self._names[kind] = kind.__name__.encode()
+        short = self._stable.short.get(kind)
+        data = self._stable.encode(value if short is None else short(value))
         self._open += (_PREFIX.pack(now, device, len(name), len(data)), name, data)
         self._open_bytes += len(data)
         if self._open_bytes > FOLD_BYTES:

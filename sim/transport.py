@@ -65,7 +65,7 @@ class Transport:
         self._network.counter(client.index).requests += 1
         if server is None or not self._network.reaches(client.index, server.index):
             failed = FetchFailed(effect.request, Fault.UNREACHABLE, "no connection")
-            world.after(limits.handshake_deadline_s, client, lambda: world.deliver(client, failed))
+            world.after(limits.handshake_deadline_s, client, world.deliver, client, failed)
             return
         exchange = Exchange(
             client,
@@ -80,7 +80,7 @@ class Transport:
         if not arrivals:
             self._fail_at(exchange, exchange.silent_until, Fault.STALLED, "request lost")
         for delay in arrivals:
-            world.schedule(world.now + delay, lambda: self._arrived(exchange))
+            world.schedule(world.now + delay, self._arrived, exchange)
 
     def cancel(self, client: SimDevice, request: int) -> None:
         exchange = client.exchanges.pop(request, None)
@@ -92,18 +92,18 @@ class Transport:
     def _fail_at(
         self, exchange: Exchange, when: float, fault: Fault, detail: str, absent: bool = False
     ) -> None:
-        def fail() -> None:
-            if exchange.live and exchange.phase is Phase.OPEN:
-                exchange.phase = Phase.OVER
-                exchange.client.exchanges.pop(exchange.effect.request, None)
-                key = self._tls(exchange) if absent else None
-                failed = FetchFailed(exchange.effect.request, fault, detail, absent, key)
-                self._world.deliver(exchange.client, failed)
+        self._world.schedule(when, self._fail, exchange, fault, detail, absent)
 
-        self._world.schedule(max(when, self._world.now), fail)
+    def _fail(self, exchange: Exchange, fault: Fault, detail: str, absent: bool) -> None:
+        if exchange.live and exchange.phase is Phase.OPEN:
+            exchange.phase = Phase.OVER
+            exchange.client.exchanges.pop(exchange.effect.request, None)
+            key = self._tls(exchange) if absent else None
+            failed = FetchFailed(exchange.effect.request, fault, detail, absent, key)
+            self._world.deliver(exchange.client, failed)
 
     def _answered(self, exchange: Exchange, event: HeadReceived | ObjectReceived) -> None:
-        if exchange.live:
+        if exchange.phase is not Phase.OVER and exchange.client.incarnation == exchange.incarnation:
             exchange.phase = Phase.ANSWERED
             exchange.client.exchanges.pop(exchange.effect.request, None)
             self._world.deliver(exchange.client, event)
@@ -150,8 +150,8 @@ class Transport:
         if server.adversary is not None:
             return server.adversary.serve_head(server, exchange.client, effect.device, served)
         if served is not None:
-            for checker in self._world.checkers:
-                checker.on_serve_head(server, effect.device, served)
+            for on_serve_head in self._world.hooks.on_serve_head:
+                on_serve_head(server, effect.device, served)
         return served
 
     def _serve_head(self, exchange: Exchange, effect: FetchHead) -> None:
@@ -192,13 +192,12 @@ class Transport:
         wait = min(effect.wait_s, limits.head_wait_s)
         exchange.expires = self._world.now + wait
         exchange.server.waiters.append(exchange)
+        self._world.schedule(exchange.expires, self._expire, exchange)
 
-        def expire() -> None:
-            if exchange in exchange.server.waiters:
-                exchange.server.waiters.remove(exchange)
-                self._send(exchange, self._unchanged(exchange), 0)
-
-        self._world.schedule(exchange.expires, expire)
+    def _expire(self, exchange: Exchange) -> None:
+        if exchange in exchange.server.waiters:
+            exchange.server.waiters.remove(exchange)
+            self._send(exchange, self._unchanged(exchange), 0)
 
     def head_changed(self, server: SimDevice) -> None:
         """Answers every held request whose client does not have the new head yet."""
@@ -244,8 +243,8 @@ class Transport:
         if server.adversary is not None:
             data = server.adversary.serve_object(server, exchange.client, effect.digest, data)
         elif data is not None:
-            for checker in self._world.checkers:
-                checker.on_serve_object(server, effect.digest, data)
+            for on_serve_object in self._world.hooks.on_serve_object:
+                on_serve_object(server, effect.digest, data)
         if data is None:
             self._refuse(exchange, Fault.REFUSED, "404", absent=True)
         elif len(data) > effect.bytes_max:
@@ -268,4 +267,4 @@ class Transport:
             if world.now + delay > give_up:
                 self._fail_at(exchange, give_up, Fault.STALLED, "transfer too slow")
             else:
-                world.schedule(world.now + delay, lambda: self._answered(exchange, event))
+                world.schedule(world.now + delay, self._answered, exchange, event)

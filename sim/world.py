@@ -14,13 +14,14 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVarTuple
 
 from gossipfl.config import NodeSettings
 from gossipfl.events import Address, Event, Notice, OwnAddresses, PeerSeen, Source, Start, Stop
 from gossipfl.interfaces import Trainer
 from gossipfl.memory import MemoryStore
 from sim.adversaries import Adversary
-from sim.checkers import Checker, Violation, looks
+from sim.checkers import Checker, Hooks, Violation
 from sim.device import Clock, NodeLike, SimDevice
 from sim.discovery import Discovery
 from sim.fleet import Fleet, Job, Keys
@@ -31,6 +32,7 @@ from sim.recall import Recall
 from sim.trace import Trace
 from sim.transport import Transport
 
+Args = TypeVarTuple("Args")
 PORT = 7_700
 HOSTS_PER_NET = 250
 STOP_S = 0.2  # a clean end has this long to save what is left: guess
@@ -96,11 +98,9 @@ class World:
         self.devices: list[SimDevice] = []
         self.notices: list[tuple[float, SimDevice, Notice]] = []
         self.now = 0.0
-        # Only those that look: most checkers care for one or two of the hooks.
-        self.on_event = [c.on_event for c in self.checkers if looks(c, "on_event")]
-        self.on_effects = [c.on_effects for c in self.checkers if looks(c, "on_effects")]
+        self.hooks = Hooks(self.checkers)
         self._make_node = make_node
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._counter = 0
         self._addresses: dict[Address, SimDevice] = {}
         self.transport = Transport(self)
@@ -111,28 +111,36 @@ class World:
 
     # --- schedule ---------------------------------------------------------------------------
 
-    def schedule(self, when: float, action: Callable[[], None]) -> None:
+    def schedule(self, when: float, action: Callable[[*Args], None], *args: *Args) -> None:
         """At this virtual second, after everything scheduled for it before."""
         self._counter += 1
-        heapq.heappush(self._heap, (max(when, self.now), self._counter, action))
+        now = self.now
+        heapq.heappush(self._heap, (when if when > now else now, self._counter, action, args))
 
-    def after(self, delay: float, device: SimDevice, action: Callable[[], None]) -> None:
+    def after(
+        self, delay: float, device: SimDevice, action: Callable[[*Args], None], *args: *Args
+    ) -> None:
         """`delay` seconds from now, unless that device's process has ended by then."""
-        incarnation = device.incarnation
+        when = self.now + delay
+        self.schedule(when, self._if_up, device, device.incarnation, action, args)
 
-        def run() -> None:
-            if device.incarnation == incarnation and device.up:
-                action()
+    @staticmethod
+    def _if_up(
+        device: SimDevice, incarnation: int, action: Callable[..., None], args: tuple[Any, ...]
+    ) -> None:
+        if device.incarnation == incarnation and device.node is not None:
+            action(*args)
 
-        self.schedule(self.now + delay, run)
-
-    def step(self) -> bool:
-        """Runs one action; False when nothing is left to happen."""
-        if not self._heap:
-            return False
-        self.now, _, action = heapq.heappop(self._heap)
+    def _run(self, is_over: Callable[[], bool], end: float) -> bool:
+        """Runs what is due up to virtual second `end`, until `is_over` says so; False if it never
+        did."""
+        heap, pop = self._heap, heapq.heappop
         try:
-            action()
+            while not is_over():
+                if not heap or heap[0][0] > end:
+                    return False
+                self.now, _, action, args = pop(heap)
+                action(*args)
         except WorldError:
             raise
         except Violation as broken:
@@ -148,18 +156,15 @@ class World:
         Raises WorldError after `limit_s` virtual seconds, or when nothing more can happen."""
         started = self.now
         with patient_collector():
-            while not condition():
-                if not self._heap or self._heap[0][0] > started + limit_s:
-                    what = f"not reached within {limit_s} virtual seconds"
-                    raise WorldError(what, self, "liveness")
-                self.step()
+            if not self._run(condition, started + limit_s):
+                what = f"not reached within {limit_s} virtual seconds"
+                raise WorldError(what, self, "liveness")
         return self.now - started
 
     def run_for(self, seconds: float) -> None:
         end = self.now + seconds
         with patient_collector():
-            while self._heap and self._heap[0][0] <= end:
-                self.step()
+            self._run(lambda: False, end)
         self.now = end
 
     def finish(self) -> None:

@@ -9,9 +9,10 @@ seed and the options.
 from __future__ import annotations
 
 from sim.checkers.accused import NobodyFramed
-from sim.checkers.base import Checker, Heads, Violation, looks
+from sim.checkers.base import Checker, Heads, Violation
 from sim.checkers.bounds import EFFECTS_MAX, Bounded, RoundsEnd
 from sim.checkers.heads import DurableBeforePublic, LedgerGoesOn, OneHeadPerSeq
+from sim.checkers.hooks import Hooks
 from sim.checkers.merges import (
     AssumesEnough,
     MergesFresh,
@@ -29,6 +30,7 @@ __all__ = [
     "Checker",
     "DurableBeforePublic",
     "Heads",
+    "Hooks",
     "LedgerGoesOn",
     "MergesFresh",
     "MergesVerified",
@@ -41,7 +43,6 @@ __all__ = [
     "Tally",
     "Violation",
     "all_checkers",
-    "looks",
 ]
 
 

@@ -13,6 +13,8 @@ from sim.device import SimDevice
 class NobodyFramed(Checker):
     """No honest, unrevoked device is ever condemned, cut off or accused by an honest one."""
 
+    kinds = frozenset({CutOff, Notice})
+
     def _innocent(self, accuser: SimDevice, accused: bytes | None) -> SimDevice | None:
         if accused is None or not accuser.honest or accused in accuser.fleet.revoked:
             return None

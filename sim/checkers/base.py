@@ -30,7 +30,14 @@ class Violation(Exception):
 
 
 class Checker:
-    """Hooks that do nothing. `bind` comes first, `at_end` last."""
+    """Hooks that do nothing. `bind` comes first, `at_end` last.
+
+    `events`: `on_event` is for these types alone; `kinds`: `on_effects` is for an event or an
+    effect of these types alone. None: for all. Most of a history is requests and answers, which
+    few checkers look at."""
+
+    events: frozenset[type] | None = None
+    kinds: frozenset[type] | None = None
 
     def bind(self, world: World) -> None:
         self.world = world
@@ -59,11 +66,6 @@ class Checker:
 
     def at_end(self) -> None:
         """The history is over."""
-
-
-def looks(checker: Checker, hook: str) -> bool:
-    """Does it do anything at this hook?"""
-    return getattr(type(checker), hook) is not getattr(Checker, hook)
 
 
 class Heads:

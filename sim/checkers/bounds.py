@@ -19,6 +19,8 @@ EFFECTS_MAX = 1_024  # at one event: guess, a sample of 64 with objects and canc
 class Bounded(Checker):
     """Requests out, effects of one event, and all that peers can fill stay within their limits."""
 
+    events = frozenset({DeadlineReached})
+
     def __init__(self) -> None:
         self._looks: dict[int, int] = {}
 

@@ -80,6 +80,8 @@ class Row:
 class Pulled(Checker):
     """No invariant: which updates came to whom, who named them, and which of them a merge takes."""
 
+    events = kinds = frozenset({HeadReceived, ObjectReceived})
+
     def __init__(self, heads: Heads | None = None) -> None:
         self._heads = heads or Heads()
         self._rows = Rows()
@@ -98,7 +100,10 @@ class Pulled(Checker):
             self._of(device).add(head.update.digest, head)
 
     def _of(self, device: SimDevice) -> Named:
-        return self._named.setdefault(device.index, Named())
+        found = self._named.get(device.index)
+        if found is None:
+            found = self._named[device.index] = Named()
+        return found
 
     def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
         """An update is seen when a head that names it is taken in. One that waits for its signer's
@@ -107,12 +112,13 @@ class Pulled(Checker):
             head = self._heads.get(event.head, device.fleet.members)
             if head is None or head.update is None:
                 return
+            waiting = self._waiting.setdefault((device.index, device.incarnation), {})
             if _is_taken(device, head.device, event.head):
                 self._of(device).took(
                     device.incarnation, head.device, head.update.digest, device.now
                 )
+                waiting.pop(head.device, None)
             else:
-                waiting = self._waiting.setdefault((device.index, device.incarnation), {})
                 waiting[head.device] = (event.head, head.update.digest, device.now)
         elif isinstance(event, ObjectReceived):
             waiting = self._waiting.get((device.index, device.incarnation), {})
@@ -162,6 +168,8 @@ def _is_taken(device: SimDevice, peer: bytes, envelope: bytes) -> bool:
 class OfMerges(Checker):
     """A checker of merges."""
 
+    kinds: frozenset[type] | None = frozenset({StartMerge})
+
     def __init__(self, pulled: Pulled) -> None:
         self.pulled = pulled
 
@@ -209,6 +217,9 @@ class MergesFresh(OfMerges):
 
 class NoOutcasts(OfMerges):
     """Nothing is merged of a device that this one has cut off or put into quarantine."""
+
+    events = frozenset({Release})
+    kinds = frozenset({StartMerge, CutOff, Notice})
 
     def __init__(self, pulled: Pulled) -> None:
         super().__init__(pulled)

@@ -12,6 +12,8 @@ from sim.device import SimDevice
 class Tally(Checker):
     """Counts how rounds of honest devices end: with a merge, or with a notice why not."""
 
+    kinds = frozenset({StartMerge, Notice})
+
     def __init__(self) -> None:
         self.merged = 0
         self.joined = 0

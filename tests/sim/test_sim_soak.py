@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +21,26 @@ def test_random_histories_hold_their_invariants() -> None:
     assert summary.seeds == 6
     assert len(summary.faults) >= 8  # kinds of faults that happened
     assert summary.device_rounds > 300
+
+
+def test_a_random_history_is_one_history_whatever_the_hash_seed() -> None:
+    """In this one what is saved of reputation came in the order of a set."""
+    program = (
+        "from sim.soak import play\n"
+        "from sim.plan import FOCUSES, draw_plan\n"
+        "print(play(draw_plan(19, FOCUSES['any'])).digest)\n"
+    )
+
+    def run(hash_seed: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    assert len({run(hash_seed) for hash_seed in ("1", "2", "3")}) == 1
 
 
 def test_a_soak_stops_when_time_is_up() -> None:
