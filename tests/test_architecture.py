@@ -88,6 +88,7 @@ FILE_LINES_MAX = 350
 # What needs an extra to be imported at all: name prefix -> the module that it needs.
 NEEDS = {
     "gossipfl.authoring": "torch",
+    "gossipfl.hub.auth": "jwt",
     "gossipfl.hub.database.postgres": "asyncpg",
 }
 

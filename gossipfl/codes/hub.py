@@ -56,4 +56,25 @@ HUB: dict[str, ErrorEntry] = {
         "look at what is there now, then decide whether to ask again",
         Exit.NO,
     ),
+    "GF830": ErrorEntry(
+        "wrong name or password",
+        "after five failures wait half a minute; an operator can make a new login link",
+        Exit.IDENTITY,
+    ),
+    "GF831": ErrorEntry(
+        "not a good password",
+        "12 to 256 characters, not the user's name and not one character over and over; a "
+        "sentence does well",
+        Exit.USAGE,
+    ),
+    "GF832": ErrorEntry(
+        "this user cannot be made",
+        "GET /api/v1/users shows who is there; the message says what is wrong",
+        Exit.USAGE,
+    ),
+    "GF833": ErrorEntry(
+        "no such user, or one that must stay",
+        "GET /api/v1/users shows who is there; make another operator before the last one goes",
+        Exit.NO,
+    ),
 }

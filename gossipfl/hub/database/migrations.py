@@ -36,7 +36,9 @@ class Migration:
 
 def collect() -> tuple[Migration, ...]:
     """The migrations of every area of the hub, in the order in which areas build on each other."""
-    return ()
+    from gossipfl.hub.auth import schema as auth
+
+    return (*auth.MIGRATIONS,)
 
 
 def pending(

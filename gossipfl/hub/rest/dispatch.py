@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from gossipfl.fleet.throttle import Throttle
+from gossipfl.hub.database import DatabaseError, DatabaseFull
 from gossipfl.hub.rest import bodies
 from gossipfl.hub.rest.access import ANYBODY, Authenticator, Caller, Role
 from gossipfl.hub.rest.problems import Problem, absent, busy, forbidden, too_many
@@ -96,6 +97,11 @@ class Dispatcher:
             return self._refuse(problem)
         except web.HTTPException as error:
             return self._refuse(_of_http(error))
+        except DatabaseFull:
+            return self._refuse(busy("the disk is full: nothing can be written", 60))
+        except DatabaseError:
+            log.exception("the database failed")
+            return self._refuse(busy("the database does not answer", 5))
         except (ConnectionError, TimeoutError):
             raise
         except Exception:

@@ -1,0 +1,71 @@
+"""All of this area for one hub, put together: users, sessions, who fails too often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gossipfl.fleet.throttle import Throttle
+from gossipfl.hub.auth import passwords
+from gossipfl.hub.auth.authenticator import TokenAuthenticator
+from gossipfl.hub.auth.sessions import Sessions
+from gossipfl.hub.auth.tokens import Tokens
+from gossipfl.hub.auth.users import Users
+from gossipfl.hub.database import Database
+from gossipfl.hub.rest.problems import too_many
+
+FAILURES_PER_S = 1 / 30  # NIST SP 800-63B asks to limit guessing; 100 guesses take 50 minutes
+FAILURES_BURST = 5.0  # guess: what a person mistypes
+ADDRESS_FAILURES_PER_S = 0.2  # as at an issuer (gossipfl.fleet.service)
+ADDRESS_FAILURES_BURST = 20.0
+RETRY_S = 30
+
+
+class Members(Protocol):
+    """What is known of the fleet's members; the hub's own roster has it."""
+
+    def device_of_tls(self, tls_key: bytes) -> bytes | None:
+        """The device that a TLS key (SHA-256 of its SPKI) belongs to, if it may connect now."""
+        ...
+
+
+class Auth:
+    """`seed` and `audience`: see `Tokens`. `members`: None where no device may get a token."""
+
+    def __init__(
+        self,
+        database: Database,
+        seed: bytes,
+        audience: str,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        *,
+        members: Members | None = None,
+        log_n: int = passwords.LOG_N,
+    ) -> None:
+        self.users = Users(database, clock, log_n)
+        self.sessions = Sessions(database, Tokens(seed, audience), clock, monotonic)
+        self.authenticator = TokenAuthenticator(self.sessions)
+        self.members = members
+        self._monotonic = monotonic
+        self._by_name = Throttle(FAILURES_PER_S, FAILURES_BURST)
+        self._by_address = Throttle(ADDRESS_FAILURES_PER_S, ADDRESS_FAILURES_BURST)
+
+    def require_patience(self, name: str, address: str) -> None:
+        """Raises Problem 429 if too many logins failed of late: of this name from this address (so
+        that nobody can lock others out), or from this address at all."""
+        now = self._monotonic()
+        if not (
+            self._by_name.allow(_pair(name, address), now, cost=0.0)
+            and self._by_address.allow(address, now, cost=0.0)
+        ):
+            raise too_many("too many failed logins", RETRY_S)
+
+    def failed(self, name: str, address: str) -> None:
+        now = self._monotonic()
+        self._by_name.allow(_pair(name, address), now)
+        self._by_address.allow(address, now)
+
+
+def _pair(name: str, address: str) -> str:
+    return f"{name[:64]} from {address}"

@@ -1,0 +1,224 @@
+"""Sessions: refresh tokens that work once, and what is revoked before its time.
+
+A session is a family of refresh tokens of which only the newest counts. Who shows an older one has
+it from a thief, or is robbed: the whole family ends (RFC 9700, section 4.14.2). Access tokens live
+a quarter of an hour at most, so a revocation has to be remembered for no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from gossipfl.hub.auth.tokens import ACCESS_S, LEEWAY_S, Claims, Tokens
+from gossipfl.hub.database import Database, Transaction
+from gossipfl.hub.rest.access import Role
+from gossipfl.hub.rest.problems import unauthorised
+
+REFRESH_S = 30 * 86_400  # guess: a device that is away for a month logs in again
+RELOAD_S = 1.0  # guess: another instance's revocations count here after so long
+FAMILIES_PER_SUBJECT = 32  # guess: the browsers and scripts of one person; the oldest end
+SECRET_BYTES = 32
+TOKEN_CHARS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What somebody gets who has proved who it is."""
+
+    access: str
+    refresh: str
+    expires_in_s: int = ACCESS_S
+    csrf: str = ""
+
+
+class Sessions:
+    """`clock` gives seconds since the epoch, `monotonic` seconds of no special beginning."""
+
+    def __init__(
+        self,
+        database: Database,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._clock = clock
+        self._monotonic = monotonic
+        self._revoked: dict[tuple[str, str], int] = {}  # (kind, value) -> until when it was issued
+        self._loaded_at = -math.inf
+
+    # --- beginning and going on ------------------------------------------------------------
+
+    async def begin(
+        self,
+        subject: str,
+        role: Role,
+        labels: Mapping[str, str] | None = None,
+        *,
+        lasts_s: int = REFRESH_S,
+        has_csrf: bool = False,
+    ) -> Pair:
+        """A new session; the oldest ones of the same subject end if there are too many."""
+        now = int(self._clock())
+        family, secret = secrets.token_hex(16), secrets.token_urlsafe(SECRET_BYTES)
+        async with self._database.transaction() as transaction:
+            await transaction.execute("DELETE FROM auth_sessions WHERE expires <= ?", now)
+            rows = await transaction.rows(
+                "SELECT family FROM auth_sessions WHERE subject = ? AND ended = ''"
+                " ORDER BY started DESC LIMIT 200",
+                subject,
+            )
+            for row in rows[FAMILIES_PER_SUBJECT - 1 :]:
+                await self._end(transaction, row["family"], "too many sessions")
+            await transaction.execute(
+                "INSERT INTO auth_sessions"
+                " (family, subject, role, labels, secret, started, expires, ended)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, '')",
+                family,
+                subject,
+                role.value,
+                msgspec.json.encode(dict(labels or {})).decode(),
+                _digest(secret),
+                now,
+                now + lasts_s,
+            )
+        csrf = secrets.token_urlsafe(16) if has_csrf else ""
+        access = self._tokens.mint(subject, role, family, now, labels, csrf)
+        return Pair(access, f"{family}.{secret}", csrf=csrf)
+
+    async def refresh(self, token: str, *, has_csrf: bool = False) -> Pair:
+        """The next pair of the session that this is the newest refresh token of.
+
+        Raises Problem 401; an older one of a session that goes on ends that session.
+        """
+        now = int(self._clock())
+        family, _, shown = token[:TOKEN_CHARS_MAX].partition(".")
+        secret = secrets.token_urlsafe(SECRET_BYTES)
+        reused = False
+        async with self._database.transaction() as transaction:
+            # One statement decides, so that of two who show the same token one gets nothing.
+            row = await transaction.row(
+                "UPDATE auth_sessions SET secret = ? WHERE family = ? AND secret = ?"
+                " AND ended = '' AND expires > ? RETURNING subject, role, labels",
+                _digest(secret),
+                family,
+                _digest(shown),
+                now,
+            )
+            if row is None:
+                known = await transaction.row(
+                    "SELECT ended FROM auth_sessions WHERE family = ? AND expires > ?", family, now
+                )
+                reused = known is not None and not known["ended"]
+                if reused:
+                    await self._end(transaction, family, "an old refresh token was shown")
+        if reused:
+            self._forget()
+            raise unauthorised("this refresh token was used before: the session has ended")
+        if row is None:
+            raise unauthorised("this refresh token is not known, or its session has ended")
+        labels = msgspec.json.decode(row["labels"], type=dict[str, str])
+        csrf = secrets.token_urlsafe(16) if has_csrf else ""
+        role = Role(row["role"])
+        access = self._tokens.mint(row["subject"], role, family, now, labels, csrf)
+        return Pair(access, f"{family}.{secret}", csrf=csrf)
+
+    # --- ending ----------------------------------------------------------------------------
+
+    async def end(self, family: str, why: str = "logged out") -> None:
+        """This session: its refresh token and its access tokens count no more."""
+        async with self._database.transaction() as transaction:
+            await self._end(transaction, family, why)
+        self._forget()
+
+    async def end_of_token(self, token: str) -> None:
+        """The session of a refresh token, if it is the newest. Says nothing of whether it was."""
+        family, _, shown = token[:TOKEN_CHARS_MAX].partition(".")
+        async with self._database.transaction() as transaction:
+            row = await transaction.row(
+                "SELECT family FROM auth_sessions WHERE family = ? AND secret = ?",
+                family,
+                _digest(shown),
+            )
+            if row is not None:
+                await self._end(transaction, family, "revoked")
+        self._forget()
+
+    async def end_all(self, subject: str, why: str, *, is_out: bool = False) -> None:
+        """Every session of a subject. `is_out`: it was disabled or blocked, so that what another
+        instance begins for it at this instant ends too."""
+        async with self._database.transaction() as transaction:
+            rows = await transaction.rows(
+                "SELECT family FROM auth_sessions WHERE subject = ? AND ended = '' LIMIT 1000",
+                subject,
+            )
+            for row in rows:
+                await self._end(transaction, row["family"], why)
+            if is_out:
+                await self._revoke(transaction, "subject", subject)
+        self._forget()
+
+    async def revoke_token(self, claims: Claims) -> None:
+        """One access token."""
+        async with self._database.transaction() as transaction:
+            await self._revoke(transaction, "token", claims.token)
+        self._forget()
+
+    async def _end(self, transaction: Transaction, family: str, why: str) -> None:
+        await transaction.execute(
+            "UPDATE auth_sessions SET ended = ? WHERE family = ? AND ended = ''", why, family
+        )
+        await self._revoke(transaction, "family", family)
+
+    async def _revoke(self, transaction: Transaction, kind: str, value: str) -> None:
+        now = int(self._clock())
+        await transaction.execute("DELETE FROM auth_revocations WHERE expires <= ?", now)
+        await transaction.execute(
+            "INSERT INTO auth_revocations (kind, value, at, expires) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (kind, value) DO UPDATE SET at = excluded.at, expires = excluded.expires",
+            kind,
+            value,
+            now,
+            now + ACCESS_S + LEEWAY_S,
+        )
+
+    def _forget(self) -> None:
+        """What was committed just now counts here with the next request."""
+        self._loaded_at = -math.inf
+
+    # --- checking --------------------------------------------------------------------------
+
+    async def check(self, token: str) -> Claims:
+        """The claims of an access token that counts now. Raises TokenError or Problem 401."""
+        claims = self._tokens.open(token, int(self._clock()))
+        await self._reload()
+        for kind, value in (("token", claims.token), ("family", claims.family)):
+            if (kind, value) in self._revoked:
+                raise unauthorised("this token was revoked")
+        until = self._revoked.get(("subject", claims.subject))
+        if until is not None and claims.issued <= until:
+            raise unauthorised("this token was revoked")
+        return claims
+
+    async def _reload(self) -> None:
+        now = self._monotonic()
+        if now - self._loaded_at < RELOAD_S:
+            return
+        self._loaded_at = now
+        async with self._database.transaction(write=False) as transaction:
+            rows = await transaction.rows(
+                "SELECT kind, value, at FROM auth_revocations WHERE expires > ? LIMIT 100000",
+                int(self._clock()),
+            )
+        self._revoked = {(row["kind"], row["value"]): row["at"] for row in rows}
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
