@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.identity import Signer, device_of, verify
 
-NOTE_BYTES_MAX = 65_536  # 100 signatures of 150 bytes and a checkpoint fit well
+NOTE_BYTES_MAX = 65_535  # 100 signatures of 150 bytes fit well; exports store it in two bytes
 SIGNATURES_MAX = 100  # as Go's note.Open: a reader of more would refuse ours
 NAME_CHARS_MAX = 128  # guess; `log_name` gives 41
 ED25519 = 0x01

@@ -8,7 +8,7 @@ is complete never changes; the rightmost ones are partial and are named with the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gossipfl.audit.refused import AuditRefused
@@ -77,13 +77,13 @@ def parse_path(path: str) -> Tile:
     return tile
 
 
-def tiles_of(size: int, level: int) -> list[Tile]:
+def tiles_of(size: int, level: int) -> Iterator[Tile]:
     """The tiles of one level (entry bundles: BUNDLE) of a tree of `size` leaves."""
     hashes = size >> (LEVEL_BITS * max(level, 0))
-    tiles = [Tile(level, index) for index in range(hashes // WIDTH)]
+    for index in range(hashes // WIDTH):
+        yield Tile(level, index)
     if hashes % WIDTH:
-        tiles.append(Tile(level, hashes // WIDTH, hashes % WIDTH))
-    return tiles
+        yield Tile(level, hashes // WIDTH, hashes % WIDTH)
 
 
 def levels_of(size: int) -> int:

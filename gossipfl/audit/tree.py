@@ -126,9 +126,8 @@ def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
 
 def consistency_ranges(old: int, new: int) -> list[tuple[int, int]]:
     """The [first, end) of each hash of the proof that a tree of `new` begins with one of `old`."""
-    if not 0 <= old <= new <= SIZE_MAX:
-        raise AuditRefused(f"a tree of {new} cannot begin with one of {old}")
-    if old in (0, new):
+    _require_growth(old, new)
+    if old == new:
         return []
     ranges = []
     first, end = 0, new
@@ -161,7 +160,7 @@ def prove_inclusion(index: int, size: int, nodes: Nodes) -> list[bytes]:
 
 
 def prove_consistency(old: int, new: int, nodes: Nodes) -> list[bytes]:
-    """RFC 6962 section 2.1.2; empty for `old` of 0 or `new`."""
+    """RFC 6962 section 2.1.2, for `old` of at least 1; empty between equal sizes."""
     return _prove(consistency_ranges(old, new), nodes)
 
 
@@ -197,14 +196,16 @@ def verify_inclusion(
 def verify_consistency(
     old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """RFC 9162 section 2.1.4.2. Raises AuditRefused unless the new tree begins with the old one."""
-    if not 0 <= old <= new <= SIZE_MAX:
-        raise AuditRefused(f"a tree of {new} cannot begin with one of {old}")
+    """RFC 9162 section 2.1.4.2. Raises AuditRefused unless the new tree begins with the old one.
+
+    From an empty tree nothing is proven, so that is refused too: see `verify_growth`.
+    """
+    _require_growth(old, new)
     _require_hashes(old_root, new_root, *_bounded(proof))
-    if old in (0, new):
+    if old == new:
         if proof:
-            raise AuditRefused("between these sizes the consistency proof is empty")
-        if old_root != (new_root if old == new else EMPTY_ROOT):
+            raise AuditRefused("between equal sizes the consistency proof is empty")
+        if old_root != new_root:
             raise AuditRefused(f"two roots for one tree of {old} leaves")
         return
     path = list(proof)
@@ -230,6 +231,22 @@ def verify_consistency(
         raise AuditRefused("the consistency proof is too short")
     if before != old_root or after != new_root:
         raise AuditRefused(f"the tree of {new} leaves does not begin with the tree of {old}")
+
+
+def verify_growth(
+    old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
+) -> None:
+    """`verify_consistency` for a log's states, of which the first may be empty: then the root must
+    be that of the empty tree, and the proof too is empty."""
+    if old != 0:
+        verify_consistency(old, new, old_root, new_root, proof)
+    elif proof or old_root != EMPTY_ROOT or (new == 0 and new_root != EMPTY_ROOT):
+        raise AuditRefused("an empty tree has one root, and a proof from it is empty")
+
+
+def _require_growth(old: int, new: int) -> None:
+    if not 1 <= old <= new <= SIZE_MAX:
+        raise AuditRefused(f"no proof says that a tree of {new} leaves begins with one of {old}")
 
 
 def _split(size: int) -> int:

@@ -23,6 +23,7 @@ from gossipfl.audit.tree import (
     prove_inclusion,
     root_of,
     verify_consistency,
+    verify_growth,
     verify_inclusion,
 )
 
@@ -102,14 +103,28 @@ def test_every_inclusion_proof_of_small_trees_holds_and_only_for_its_leaf() -> N
 
 def test_every_consistency_proof_of_small_trees_holds_and_only_between_its_sizes() -> None:
     roots = [naive_root(HASHES[:size]) for size in range(34)]
-    for new in range(34):
-        for old in range(new + 1):
+    for new in range(1, 34):
+        for old in range(1, new + 1):
             proof = prove_consistency(old, new, Whole(HASHES))
             verify_consistency(old, new, roots[old], roots[new], proof)
             for other in range(1, new):
                 if other != old:
                     with pytest.raises(AuditRefused):
                         verify_consistency(other, new, roots[old], roots[new], proof)
+
+
+def test_a_log_may_begin_empty() -> None:
+    root = naive_root(HASHES[:5])
+    verify_growth(0, 5, EMPTY_ROOT, root, [])
+    verify_growth(0, 0, EMPTY_ROOT, EMPTY_ROOT, [])
+    verify_growth(3, 5, naive_root(HASHES[:3]), root, prove_consistency(3, 5, Whole(HASHES)))
+    for old_root, new, new_root, proof in (
+        (root, 5, root, []),
+        (EMPTY_ROOT, 0, root, []),
+        (EMPTY_ROOT, 5, root, [root]),
+    ):
+        with pytest.raises(AuditRefused):
+            verify_growth(0, new, old_root, new_root, proof)
 
 
 def test_a_tree_that_was_rewritten_does_not_begin_with_the_old_one() -> None:
@@ -162,7 +177,7 @@ def test_leaves_that_do_not_exist_are_refused(index: int, size: int) -> None:
         inclusion_ranges(index, size)
 
 
-@pytest.mark.parametrize(("old", "new"), [(-1, 4), (5, 4), (1, 2**63)])
+@pytest.mark.parametrize(("old", "new"), [(-1, 4), (0, 0), (0, 4), (5, 4), (1, 2**63)])
 def test_sizes_that_cannot_follow_each_other_are_refused(old: int, new: int) -> None:
     with pytest.raises(AuditRefused):
         verify_consistency(old, new, HASHES[0], HASHES[0], [])
