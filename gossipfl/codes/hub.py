@@ -11,6 +11,16 @@ HUB: dict[str, ErrorEntry] = {
         "check that the server runs, the DSN, the password file and the rights of its user",
         Exit.CONFIG,
     ),
+    "GF802": ErrorEntry(
+        "log belongs to another hub",
+        "start the hub with the keys that signed it, or with an empty database",
+        Exit.IDENTITY,
+    ),
+    "GF803": ErrorEntry(
+        "log is damaged",
+        "restore the database from a backup; `gossipfl audit verify EXPORT` names what is wrong",
+        Exit.CONFIG,
+    ),
     "GF821": ErrorEntry(
         "not logged in, or the token is no longer valid",
         "get a token (POST /api/v1/auth/token), or refresh yours, and send it as a Bearer token",

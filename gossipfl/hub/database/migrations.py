@@ -37,8 +37,9 @@ class Migration:
 def collect() -> tuple[Migration, ...]:
     """The migrations of every area of the hub, in the order in which areas build on each other."""
     from gossipfl.hub.auth import schema as auth
+    from gossipfl.hub.log import tables as log
 
-    return (*auth.MIGRATIONS,)
+    return (*auth.MIGRATIONS, *log.MIGRATIONS)
 
 
 def pending(
