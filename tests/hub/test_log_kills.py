@@ -67,4 +67,3 @@ async def test_a_killed_writer_loses_nothing_that_it_acknowledged(dsn: str, root
     assert acknowledged <= set(logged)
     assert len(logged) == len(set(logged))
     assert restart_s < 2.0
-    print(f"{KILLS} kills: {len(acknowledged)} acknowledged, 0 lost, open in {restart_s:.2f} s")
