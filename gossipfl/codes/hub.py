@@ -18,7 +18,7 @@ HUB: dict[str, ErrorEntry] = {
     ),
     "GF803": ErrorEntry(
         "log is damaged",
-        "restore the database from a backup; `gossipfl audit verify EXPORT` names what is wrong",
+        "restore the database from a backup; nothing was written to it",
         Exit.CONFIG,
     ),
     "GF821": ErrorEntry(
