@@ -3,6 +3,9 @@
 A release is entered here before the head that names it is composed; rows leave for the store in
 the commit of that head, and stay pending until it is durable. What was entered and never went out
 is wasted: the ledger has at least what was released.
+
+The accountant is slow, so it is asked outside (`Reckon`) as soon as the ledger or the policy has
+changed. Nothing is entered that its answer does not allow.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 from gossipfl.core import Core
 from gossipfl.durable import LEDGER_BEHIND
 from gossipfl.errors import LocalError
-from gossipfl.events import Topic
+from gossipfl.events import Reckon, Reckoned, Topic
 from gossipfl.messages import ChainRef
 from gossipfl.privacy import OFF, Noised, Protection, Publishable, Unprotected
 from gossipfl.privacy.agreed import NO_FLOORS, Agreed, agreed
 from gossipfl.privacy.entries import LedgerError, Row
-from gossipfl.privacy.ledger import Floors, Ledger, Refusal, Spec, Terms, open_ledger, replay
-from gossipfl.privacy.statement import Statement, statement
+from gossipfl.privacy.ledger import Account, Floors, Ledger, Spec, Terms, open_ledger, replay
+from gossipfl.privacy.statement import Statement, said, statement
+from gossipfl.rounds import Phase
 
 OWNER_DEMANDS = "this device's owner demands privacy, and the policy has none"
 ONCE_PRIVATE = "this device has published under a privacy budget, and the policy has no privacy"
@@ -30,8 +34,11 @@ class Budget:
         self._ledger: Ledger | None = None  # None: nothing was ever entered
         self._pending: list[Row] = []
         self._carried = False
-        self._fits: tuple[tuple[ChainRef, Spec, Terms], Refusal | None] | None = None
-        self._said: tuple[tuple[ChainRef, Agreed], Statement] | None = None
+        self._account: Account | None = None  # the newest
+        self._asked: tuple[ChainRef, Spec, Terms] | None = None  # the accountant, who looks at it
+        self._is_awaited = False  # by a round that cannot begin
+        self._said: tuple[Account, Statement] | None = None
+        self._named: bytes | None = None  # the statement that receipts name, kept as an object
 
     # --- what is asked for -----------------------------------------------------------------
 
@@ -47,33 +54,71 @@ class Budget:
         return found.spec if found is not None else OFF
 
     def look(self) -> None:
-        """Whether the next release fits. If not, this node only listens, and says so."""
+        """Whether the next release fits. If not, this node only listens, and says so.
+
+        While the accountant is at it, it is as it was before."""
         core = self._core
         found = self.agreed
         core.restraint.private = found is not None
         why = self._refusal(found)
+        if found is not None and self._account_of(found) is None:
+            self._ask(found)
+        if why is None:
+            return
         if why != core.restraint.budget:
             core.restraint.budget = why
             text = f"only listening: {why}" if why else "publishes again: the next release fits"
             core.notice(Topic.PRIVACY, text, warning=bool(why))
 
-    def _refusal(self, found: Agreed | None) -> str:
+    def _refusal(self, found: Agreed | None) -> str | None:
+        """Why nothing may be published under this policy, "" if it may. None: not known yet."""
         if self._core.job.policy is None:
             return ""
         if found is not None:
-            return self._unfit(found.spec, found.terms)
+            barred = self._opened[0].barred(found.spec, found.terms)
+            if barred is not None:
+                return barred.value
+            account = self._account_of(found)
+            if account is None:
+                return None
+            return account.refusal.value if account.refusal is not None else ""
         if self._floors != NO_FLOORS:
             return OWNER_DEMANDS
         return ONCE_PRIVATE if self._ledger is not None and self._ledger.releases else ""
 
-    def _unfit(self, spec: Spec, terms: Terms) -> str:
-        """Up to 50 ms for many steps of unit=record: looked at once for each state."""
+    # --- the accountant --------------------------------------------------------------------
+
+    def _account_of(self, found: Agreed) -> Account | None:
+        account = self._account
         ledger = self._opened[0]
-        key = (ledger.ref, spec, terms)
-        if self._fits is None or self._fits[0] != key:
-            self._fits = (key, ledger.refusal(spec, terms))
-        refusal = self._fits[1]
-        return refusal.value if refusal is not None else ""
+        if account is not None and account.is_of(ledger, found.spec, found.terms):
+            return account
+        return None
+
+    def must_wait(self) -> bool:
+        """Has the accountant not said yet what the next release would cost? Then the round begins
+        when he has."""
+        self._is_awaited = self._refusal(self.agreed) is None
+        return self._is_awaited
+
+    def _ask(self, found: Agreed) -> None:
+        """Once for each state of ledger and policy."""
+        ledger = self._opened[0]
+        key = (ledger.ref, found.spec, found.terms)
+        if self._asked != key:
+            self._asked = key
+            self._core.emit(Reckon(ledger, found.spec, found.terms, self._account))
+
+    def reckoned(self, event: Reckoned) -> None:
+        """The accountant's answer, which may be about what was before."""
+        core, account = self._core, event.account
+        if self._asked == (account.ledger.ref, account.spec, account.terms):
+            self._asked = None
+        self._account = account
+        self.look()
+        if self._is_awaited and core.rounds.phase is Phase.IDLE:
+            self._is_awaited = False
+            core.rounds.next_at = core.now
 
     # --- releases --------------------------------------------------------------------------
 
@@ -92,11 +137,12 @@ class Budget:
         found = self.agreed
         match model:
             case Unprotected():
-                return OTHER_POLICY if found is not None else self._refusal(None)
+                return OTHER_POLICY if found is not None else self._refusal(None) or ""
             case Noised():
-                if found is None:
+                if found is None or model.spec != found.spec:
                     return OTHER_POLICY
-                return self._unfit(model.spec, found.terms)
+                refusal = self._refusal(found)
+                return OTHER_POLICY if refusal is None else refusal
 
     def enter(self, model: Publishable, name: bytes) -> None:
         """One release of the update object `name`. `refused` was asked before: raises BudgetError
@@ -106,11 +152,13 @@ class Budget:
                 raise LocalError("a model without noise under a policy with privacy")
             return
         found = self.agreed
-        if found is None:
-            raise LocalError("a release without a policy that says what may be spent")
+        account = self._account_of(found) if found is not None else None
+        if found is None or account is None or model.spec != found.spec:
+            raise LocalError("a release that nobody has reckoned")
         ledger, rows = self._opened
-        self._ledger, row = ledger.release(model.spec, name, found.terms)
+        self._ledger, row = ledger.release(model.spec, name, found.terms, account)
         self._pending += [*rows, row]
+        self._ask(found)  # so that it is known when the next round begins
 
     @property
     def ref(self) -> ChainRef | None:
@@ -162,16 +210,33 @@ class Budget:
     def statement(self) -> Statement | None:
         """What can be promised now. None without a policy that asks for privacy.
 
-        Takes up to a second for unit=record, once for each release.
-        """
+        Takes up to a second for unit=record where the accountant has not answered yet."""
         found = self.agreed
         if found is None:
             return None
-        ledger = self._opened[0]
-        key = (ledger.ref, found)
-        if self._said is None or self._said[0] != key:
-            self._said = (key, statement(ledger, found.spec, found.terms))
+        known = self.promised(found)
+        return known if known is not None else statement(self._opened[0], found.spec, found.terms)
+
+    def promised(self, found: Agreed) -> Statement | None:
+        """The same, if the accountant has said what it takes."""
+        account = self._account_of(found)
+        if account is None:
+            return None
+        if self._said is None or self._said[0] is not account:
+            self._said = (account, said(account))
         return self._said[1]
+
+    def named(self) -> bytes | None:
+        """Digest of the newest statement, for a receipt, and what it names becomes durable too.
+
+        None without a policy that asks for privacy, and before the accountant's first answer."""
+        found = self.agreed
+        if found is None:
+            return None
+        newest = self.promised(found) or (self._said[1] if self._said is not None else None)
+        if newest is not None and newest.digest != self._named:
+            self._named = self._core.publisher.store(newest.dump())
+        return self._named
 
     @property
     def releases(self) -> int:

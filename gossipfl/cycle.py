@@ -85,9 +85,12 @@ class Cycle:
 
     def _train_or_listen(self) -> None:
         core, job = self._core, self._core.job
+        core.budget.look()
+        if core.budget.must_wait():
+            core.rounds.next_at = math.inf  # the accountant's answer wakes us
+            return
         jitter = core.entropy.uniform(-1.0, 1.0)
         core.refused.clear()
-        core.budget.look()
         # A release that waits for the disk is not followed by another one: each of them costs.
         if core.restraint.why or (core.restraint.private and core.publisher.has_new_update):
             job.unsent = None  # the base moves on without it

@@ -8,8 +8,6 @@ number chosen by the node; an answer to a number it no longer knows is ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple
 
 from gossipfl.aggregation import Merge
 from gossipfl.anomaly import Traits
@@ -21,26 +19,11 @@ from gossipfl.messages import Training
 from gossipfl.notices import Notice as Notice
 from gossipfl.notices import Topic as Topic
 from gossipfl.parameters import Layout, Vector
+from gossipfl.places import Address as Address
+from gossipfl.places import Source as Source
 from gossipfl.privacy import OFF, Protection, Publishable
-
-
-class Address(NamedTuple):
-    """Where a peer may be reached: an IP address or name, and a TCP port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class Source(StrEnum):
-    """How an address came to us. Only a `STATIC` one is never forgotten."""
-
-    MDNS = "mdns"
-    STATIC = "static"
-    RECORD = "record"
-
+from gossipfl.reckoning import Reckon as Reckon
+from gossipfl.reckoning import Reckoned as Reckoned
 
 # --- events -------------------------------------------------------------------------------------
 
@@ -231,6 +214,7 @@ Event = (
     | MergeFinished
     | MergeFailed
     | Measured
+    | Reckoned
     | Stored
     | StoreFailed
     | Loaded
@@ -342,6 +326,7 @@ Effect = (
     | StartTraining
     | StartMerge
     | Measure
+    | Reckon
     | Commit
     | Reload
     | LoadJob

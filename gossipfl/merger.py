@@ -144,7 +144,7 @@ class Merger:
 
     def _leave_receipt(self, event: MergeFinished) -> None:
         core, job = self._core, self._core.job
-        if job.lineage is None:
+        if job.lineage is None or core.restraint.conflict:
             return
         name, f = self._rule_used
         receipt = Receipt(
@@ -163,8 +163,7 @@ class Merger:
                 for e, share in zip(self._merging, event.merge.influence, strict=True)
             ],
             refused=[Refused(d, fault.value) for d, fault in sorted(core.refused.items())][:256],
+            statement=core.budget.named(),
         )
-        if core.restraint.conflict:
-            return
         link, chapter = core.own.receipt(receipt)
         core.publisher.receipt(link, chapter)

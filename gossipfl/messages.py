@@ -125,6 +125,7 @@ class Receipt(_Message, frozen=True):
     merged: Annotated[list[Merged], Meta(max_length=256)] = []
     refused: Annotated[list[Refused], Meta(max_length=256)] = []
     prev: Digest | None = None
+    statement: Digest | None = None  # what this device promises of its privacy, as an object
 
 
 class Chapter(_Message, frozen=True):

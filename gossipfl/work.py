@@ -31,6 +31,8 @@ from gossipfl.events import (
     Measured,
     MergeFailed,
     MergeFinished,
+    Reckon,
+    Reckoned,
     StartMerge,
     StartTraining,
     TrainingFailed,
@@ -194,3 +196,8 @@ def measure(effect: Measure, trainer: Trainer) -> Measured:
     except Exception:  # as above: it is asked again later
         return Measured(effect.job, None, None)
     return Measured(effect.job, found.loss, found.accuracy)
+
+
+def reckon(effect: Reckon) -> Reckoned:
+    """What is left of the privacy budget."""
+    return Reckoned(effect.ledger.account(effect.spec, effect.terms, effect.before))

@@ -29,6 +29,7 @@ from gossipfl.events import (
     MergeFailed,
     MergeFinished,
     Notice,
+    Reckon,
     Reload,
     StartMerge,
     StartTraining,
@@ -38,7 +39,7 @@ from gossipfl.events import (
 )
 from gossipfl.memory import Crash
 from gossipfl.objects import digest
-from gossipfl.work import local_step, measure, merge
+from gossipfl.work import local_step, measure, merge, reckon
 from sim.checkers import Violation
 from sim.device import NodeLike, SimDevice
 
@@ -60,6 +61,7 @@ class Interpreter:
             StartTraining: self._start_training,
             StartMerge: self._start_merge,
             Measure: self._measure,
+            Reckon: self._reckon,
             Commit: self._start_commit,
             Reload: lambda device, _: device.inbox.append(Loaded(device.store.load())),
             LoadJob: self._load_job,
@@ -172,6 +174,9 @@ class Interpreter:
     def _measure(self, device: SimDevice, effect: Measure) -> None:
         seconds = self._world.options.costs.merge_s_per_model
         self._later(device, seconds, measure(effect, device.trainer))
+
+    def _reckon(self, device: SimDevice, effect: Reckon) -> None:
+        self._later(device, self._world.options.costs.merge_s_per_model, reckon(effect))
 
     def _start_commit(self, device: SimDevice, effect: Commit) -> None:
         seconds = self._world.options.costs.commit_s

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gossipfl.events import Batch, Commit, HeadReceived, ObjectReceived
+from gossipfl.events import Batch, Commit, HeadReceived, ObjectReceived, Reckon, Reckoned
+from gossipfl.privacy.ledger import Account
 from sim.brief import brief
 
 KEPT = 60  # last lines shown with a failure
@@ -73,6 +74,8 @@ class _Stable:
             HeadReceived: self._head,
             ObjectReceived: lambda e: (e.request, self._bytes(e.data)),
             Commit: self._commit,
+            Reckon: lambda e: (e.ledger.ref, e.spec, e.terms),
+            Reckoned: lambda e: self._account(e.account),
         }
 
     def _bytes(self, data: bytes | None) -> bytes | None:
@@ -91,8 +94,14 @@ class _Stable:
         documents = {name: self._bytes(data) for name, data in batch.documents.items()}
         return (
             *(effect.commit, batch.seq, batch.head, batch.receipt, names, documents),
-            *(batch.retire, batch.links, batch.prune, batch.adopt),
+            *(batch.retire, batch.links, batch.prune, batch.adopt, batch.ledger),
         )
+
+    @staticmethod
+    def _account(account: Account) -> Any:
+        """A ledger is what its newest link says."""
+        costs = (account.spent, account.after, account.affordable, account.refusal)
+        return (account.ledger.ref, account.spec, account.terms, *costs)
 
     def _unknown(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):

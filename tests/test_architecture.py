@@ -23,7 +23,17 @@ PACKAGES = ("gossipfl", "device_agent", "sim")
 ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     ("codes", "errors", "identity", "parameters", "config", "pure"),
     (
-        *("messages", "wire", "events", "objects", "durable", "interfaces", "memory"),
+        *(
+            "messages",
+            "wire",
+            "events",
+            "places",
+            "reckoning",
+            "objects",
+            "durable",
+            "interfaces",
+            "memory",
+        ),
         *("work", "aggregation", "codecs", "bundle", "privacy", "audit", "groups"),
         *("convergence", "anomaly", "standing", "notices"),
     ),

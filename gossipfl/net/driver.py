@@ -31,6 +31,7 @@ from gossipfl.events import (
     LoadJob,
     Measure,
     Notice,
+    Reckon,
     Reload,
     Start,
     StartMerge,
@@ -42,7 +43,7 @@ from gossipfl.events import (
 )
 from gossipfl.interfaces import Trainer
 from gossipfl.net.ports import Hooks, NodeLike, Ports
-from gossipfl.work import local_step, measure, merge
+from gossipfl.work import local_step, measure, merge, reckon
 
 __all__ = ["Driver", "Hooks", "Ports"]
 
@@ -203,6 +204,8 @@ class Driver:
                     fetch.cancel()
             case StartTraining() | StartMerge() | Measure():
                 self._step(effect)
+            case Reckon():
+                self._start(self._answer(partial(reckon, effect)))
             case Commit():
                 return await self._commit(effect)
             case Reload():

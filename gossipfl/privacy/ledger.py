@@ -116,6 +116,10 @@ class Ledger:
 
     def refusal(self, spec: Spec, terms: Terms) -> Refusal | None:
         """Why one more release under `spec` may not go out, or None if it fits."""
+        return self.barred(spec, terms) or self._spent_after(spec, terms)
+
+    def barred(self, spec: Spec, terms: Terms) -> Refusal | None:
+        """What needs no accountant: why no release under `spec` may go out, whatever is left."""
         unit, z, _ = _kind(spec)
         if self.ref.number >= ROWS_MAX:
             return Refusal.FULL
@@ -125,12 +129,38 @@ class Ledger:
             return Refusal.WRONG_UNIT
         if z < terms.z:
             return Refusal.TOO_LITTLE_NOISE
+        return None
+
+    def _spent_after(self, spec: Spec, terms: Terms) -> Refusal | None:
         after = _spent(_added(self.spends, spec), False, terms.delta, terms.unit)
         return None if after <= terms.epsilon else Refusal.SPENT
 
-    def release(self, spec: Spec, digest: bytes, terms: Terms) -> tuple[Ledger, Row]:
-        """Enter one release of what `digest` names. Raises BudgetError if it does not fit."""
-        refusal = self.refusal(spec, terms)
+    def account(self, spec: Spec, terms: Terms, before: Account | None = None) -> Account:
+        """What is spent and what is left, for releases under `spec`. Takes a second for many steps
+        of unit=record; some milliseconds if `before` is the account of the release before."""
+        barred = self.barred(spec, terms)
+        if before is not None and not before.is_next(self, spec, terms):
+            before = None
+        known = before.after if before is not None else None
+        spent = known if known is not None else self.spent(terms.delta, terms.unit)
+        if barred is not None:
+            return Account(self, spec, terms, spent, None, 0, barred)
+        after = _spent(_added(self.spends, spec), False, terms.delta, terms.unit)
+        if after > terms.epsilon:
+            return Account(self, spec, terms, spent, after, 0, Refusal.SPENT)
+        left = max(1, before.affordable - 1) if before else self.affordable(spec, terms)
+        return Account(self, spec, terms, spent, after, left, None)
+
+    def release(
+        self, spec: Spec, digest: bytes, terms: Terms, account: Account | None = None
+    ) -> tuple[Ledger, Row]:
+        """Enter one release of what `digest` names. Raises BudgetError if it does not fit.
+
+        `account` saves asking the accountant again, if it is about this very release."""
+        if account is not None and account.is_of(self, spec, terms):
+            refusal = account.refusal
+        else:
+            refusal = self.refusal(spec, terms)
         if refusal is not None:
             raise BudgetError(refusal)
         return self._enter(released(self.releases + 1, spec, digest))
@@ -180,6 +210,33 @@ class Ledger:
                 )
             case Opened():
                 raise LedgerError("a ledger is opened once")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the accountant says of one state of a ledger. Made by `Ledger.account`."""
+
+    ledger: Ledger
+    spec: Spec
+    terms: Terms
+    spent: float  # epsilon at the terms' delta; infinite: no bound
+    after: float | None  # the same after one more release; None: not looked at
+    affordable: int  # releases that still fit
+    refusal: Refusal | None  # why the next one does not
+
+    def is_of(self, ledger: Ledger, spec: Spec, terms: Terms) -> bool:
+        """Is it about the next release of this very ledger?"""
+        return (self.ledger.ref, self.spec, self.terms) == (ledger.ref, spec, terms)
+
+    def is_next(self, ledger: Ledger, spec: Spec, terms: Terms) -> bool:
+        """Is `ledger` this one with exactly one more release under the same spec?"""
+        return (
+            self.after is not None
+            and (self.spec, self.terms) == (spec, terms)
+            and ledger.releases == self.ledger.releases + 1
+            and not ledger.unknown
+            and ledger.spends == _added(self.ledger.spends, spec)
+        )
 
 
 def open_ledger(

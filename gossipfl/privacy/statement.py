@@ -15,7 +15,7 @@ from msgspec import Meta
 from gossipfl.messages import ChainRef, Count, Text
 from gossipfl.objects import digest
 from gossipfl.privacy.entries import Mechanism
-from gossipfl.privacy.ledger import Ledger, Spec, Terms
+from gossipfl.privacy.ledger import Account, Ledger, Spec, Terms
 from gossipfl.privacy.protection import DevicePrivacy, Unit
 from gossipfl.wire import decode, encode
 
@@ -89,11 +89,17 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def statement(ledger: Ledger, spec: Spec, terms: Terms) -> Statement:
-    """What can be promised now, for releases under `spec` within `terms`."""
+    """What can be promised now, for releases under `spec` within `terms`. Asks the accountant."""
+    return said(ledger.account(spec, terms))
+
+
+def said(account: Account) -> Statement:
+    """The statement that an account makes; no more arithmetic."""
+    ledger, spec, terms = account.ledger, account.spec, account.terms
     of_device = isinstance(spec, DevicePrivacy)
     unit = terms.unit
     return Statement(
-        epsilon=ledger.spent(terms.delta, unit),
+        epsilon=account.spent,
         epsilon_max=terms.epsilon,
         delta=terms.delta,
         unit=unit,
@@ -106,7 +112,7 @@ def statement(ledger: Ledger, spec: Spec, terms: Terms) -> Statement:
         sample_rate=1.0 if isinstance(spec, DevicePrivacy) else spec.sample_rate,
         steps=1 if isinstance(spec, DevicePrivacy) else spec.steps,
         releases=ledger.releases,
-        releases_max=ledger.releases + ledger.affordable(spec, terms),
+        releases_max=ledger.releases + account.affordable,
         accountant=ACCOUNTANTS[unit],
         accountant_version=ACCOUNTANT_VERSION,
         rng=RNG,

@@ -40,6 +40,7 @@ from gossipfl.events import (
     ObjectReceived,
     PeerSeen,
     PolicyReceived,
+    Reckon,
     Reload,
     Source,
     Start,
@@ -61,7 +62,7 @@ from gossipfl.privacy.record_unit import Descent
 from gossipfl.privacy.record_unit import train as dp_sgd
 from gossipfl.view import PeerView
 from gossipfl.wire import encode, seal
-from gossipfl.work import local_step, measure, merge
+from gossipfl.work import local_step, measure, merge, reckon
 from sim.fleet import EPOCH, Fleet, Job, Keys
 
 Fetch = FetchHead | FetchObject
@@ -412,6 +413,8 @@ class Table:
                 device.inbox.append(merge(effect, device.trainer))
             case Measure():
                 device.inbox.append(measure(effect, device.trainer))
+            case Reckon():
+                device.inbox.append(reckon(effect))
             case LoadJob():
                 trainer = device.trainer
                 device.inbox.append(JobReady(effect.bundle, trainer.layout, trainer.initial))

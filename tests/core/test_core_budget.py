@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from harness import Device, Table, Toy, plain
 
+import gossipfl.privacy.ledger as ledger_module
 from gossipfl.aggregation import merge_step
 from gossipfl.budget import ONCE_PRIVATE, OWNER_DEMANDS
 from gossipfl.codecs import decode_update
@@ -16,7 +18,10 @@ from gossipfl.errors import StoreError
 from gossipfl.events import (
     Batch,
     Commit,
+    Effect,
+    Event,
     PolicyReceived,
+    Reckon,
     ResourcesChanged,
     StartMerge,
     StartTraining,
@@ -25,12 +30,15 @@ from gossipfl.events import (
 from gossipfl.interfaces import Evaluation
 from gossipfl.memory import Crash, MemoryStore, StoreFault
 from gossipfl.messages import Head, Privacy, Receipt, Training
+from gossipfl.node import Node
 from gossipfl.objects import digest
 from gossipfl.parameters import Vector, to_bytes
 from gossipfl.privacy import Unit
 from gossipfl.privacy.entries import Released, Row, parse_entry
 from gossipfl.privacy.ledger import Floors, Refusal, replay
+from gossipfl.privacy.statement import Statement
 from gossipfl.wire import decode, open_envelope
+from gossipfl.work import reckon
 
 Z = 8.0
 LOCAL = Privacy(mode="local", unit="device", epsilon=8.0, delta=1e-5, clip=0.1, z=Z)
@@ -115,8 +123,9 @@ def test_what_is_published_is_base_plus_noise_and_no_model() -> None:
     assert not np.isin(pub, start.base).any()
 
 
-def test_anybody_can_recompute_a_merge_from_what_was_published() -> None:
-    table = fleet()
+@pytest.mark.parametrize("privacy", [LOCAL, RECORD], ids=["device", "record"])
+def test_anybody_can_recompute_a_receipt_from_what_was_published(privacy: Privacy) -> None:
+    table = fleet(privacy)
     me = table.devices[0]
     table.until(lambda: me.node.base_round >= 5, 300.0)
     assert all(merge.previous is None for merge in me.sent(StartMerge)), "the guard looks at data"
@@ -139,6 +148,82 @@ def test_anybody_can_recompute_a_merge_from_what_was_published() -> None:
         rows = [models[merged.update] for merged in receipt.merged]
         merged = merge_step(receipt.rule, own, rows, receipt.f)
         assert digest(to_bytes(merged.parameters)) == receipt.base
+        shares = [merged.influence for merged in receipt.merged]
+        assert shares == [float(share) for share in merged.influence]
+        assert receipt.statement is not None
+        said = Statement.load(public[receipt.statement])
+        entered = me.store.load().ledger[: said.ledger.number]
+        assert replay(entered).ref == said.ledger
+        assert said.releases == len(releases(entered)) <= said.releases_max
+        assert said.epsilon == replay(entered).spent(said.delta, said.unit) <= said.epsilon_max
+    assert len({receipt.statement for receipt in receipts}) > 1, "a release changes it"
+
+
+def test_without_privacy_receipts_name_no_statement() -> None:
+    table = fleet(Privacy())
+    me = table.devices[0]
+    table.until(lambda: me.node.base_round >= 2, 300.0)
+    for batch in commits(me):
+        if batch.receipt is not None:
+            envelope = open_envelope(batch.receipt, "receipt", 65_536)
+            assert decode(envelope.payload, Receipt).statement is None
+
+
+@pytest.mark.parametrize("privacy", [LOCAL, RECORD], ids=["device", "record"])
+def test_no_event_handler_asks_the_accountant(
+    privacy: Privacy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes tens of milliseconds: the loop of a real agent would stand still."""
+    inside: list[Event] = []
+    asked: list[int] = []
+    handle, spent = Node.handle, ledger_module._spent
+
+    def watched(node: Node, event: Event, now: float) -> list[Effect]:
+        inside.append(event)
+        try:
+            return handle(node, event, now)
+        finally:
+            inside.pop()
+
+    def counted(*arguments: Any) -> float:
+        asked.append(len(inside))
+        return spent(*arguments)
+
+    monkeypatch.setattr(Node, "handle", watched)
+    monkeypatch.setattr(ledger_module, "_spent", counted)
+    table = fleet(privacy)
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 3, 300.0)
+    change_policy(table, me, privacy=msgspec.structs.replace(privacy, epsilon=7.5))
+    table.until(lambda: released(me) >= 5, 300.0)
+    table.restart(me)
+    table.introduce(*table.devices[1:])
+    table.employ(me)
+    table.until(lambda: released(me) >= 7, 300.0)
+    assert asked
+    assert not any(asked), "the accountant was asked inside of a handler"
+    assert me.node.statement() is not None
+
+
+def test_a_slow_accountant_holds_up_no_round_for_ever_and_nothing_goes_out_before() -> None:
+    table = fleet()
+    me = table.devices[0]
+    held: list[Reckon] = []
+    execute = table._execute
+
+    def keep(device: Device, effect: Any) -> bool:
+        if device is me and isinstance(effect, Reckon):
+            held.append(effect)
+            return True
+        return execute(device, effect)
+
+    table._execute = keep  # type: ignore[method-assign]
+    table.advance(100.0)
+    assert held
+    assert released(me) == len(me.sent(StartTraining)) == 1, "the first was asked for at the start"
+    table._execute = execute  # type: ignore[method-assign]
+    table.send(me, reckon(held[-1]))
+    table.until(lambda: released(me) >= 3, 200.0)
 
 
 # --- refusal --------------------------------------------------------------------------------------

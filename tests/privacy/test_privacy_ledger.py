@@ -273,3 +273,31 @@ def test_a_ledger_is_a_value() -> None:
     with pytest.raises(TypeError):
         after.spends[(Unit.DEVICE, 4.0, 1.0)] = 0  # type: ignore[index]
     assert isinstance(after, Ledger)
+
+
+@pytest.mark.parametrize(
+    ("spec", "terms"), [(DEVICE_SPEC, DEVICE_TERMS), (RECORD_SPEC, RECORD_TERMS)]
+)
+def test_the_account_of_one_release_is_that_of_the_one_before_and_one_less(
+    spec: Spec, terms: Terms
+) -> None:
+    ledger, _ = open_ledger(DEVICE)
+    account = ledger.account(spec, terms)
+    for number in range(4):
+        ledger, _ = ledger.release(spec, name(number), terms, account)
+        quick, slow = ledger.account(spec, terms, account), ledger.account(spec, terms)
+        assert quick == slow
+        assert quick.spent == ledger.spent(terms.delta, terms.unit)
+        account = quick
+
+
+def test_an_account_of_another_state_allows_nothing() -> None:
+    fresh, _ = open_ledger(DEVICE)
+    early = fresh.account(DEVICE_SPEC, DEVICE_TERMS)
+    ledger = fresh
+    while ledger.refusal(DEVICE_SPEC, DEVICE_TERMS) is None:
+        ledger, _ = ledger.release(DEVICE_SPEC, name(ledger.releases), DEVICE_TERMS)
+    assert early.refusal is None
+    with pytest.raises(BudgetError):
+        ledger.release(DEVICE_SPEC, name(0), DEVICE_TERMS, early)
+    assert ledger.account(DEVICE_SPEC, DEVICE_TERMS, early).refusal is Refusal.SPENT
