@@ -10,8 +10,10 @@ from importlib.resources import files
 DIGITS_LOGISTIC = "digits-logistic"
 DIGITS_MLP = "digits-mlp"
 MNIST_CNN = "mnist-cnn"
+MNIST_LOGISTIC = "mnist-logistic"
 REGRESSION = "regression"
-NAMES = (DIGITS_LOGISTIC, DIGITS_MLP, MNIST_CNN, REGRESSION)
+VOWELS_LOGISTIC = "vowels-logistic"
+NAMES = (DIGITS_LOGISTIC, DIGITS_MLP, MNIST_CNN, MNIST_LOGISTIC, REGRESSION, VOWELS_LOGISTIC)
 
 
 def read_bytes(name: str) -> bytes:

@@ -26,6 +26,8 @@ SHIPPED = {
     bundles.DIGITS_LOGISTIC: ("digits_logistic", "Logistic"),
     bundles.DIGITS_MLP: ("digits_mlp", "Mlp"),
     bundles.MNIST_CNN: ("mnist_cnn", "Cnn"),
+    bundles.MNIST_LOGISTIC: ("mnist_logistic", "Logistic"),
+    bundles.VOWELS_LOGISTIC: ("vowels_logistic", "Logistic"),
     bundles.REGRESSION: ("regression", "Progress"),
 }
 
