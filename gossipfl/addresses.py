@@ -32,6 +32,7 @@ class Addresses:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._record: tuple[Record, bytes] | None = None
+        self._listed: tuple[list[bytes], Listing | None] = ([], None)
 
     def own(self, addresses: tuple[Address, ...]) -> None:
         core = self._core
@@ -51,9 +52,16 @@ class Addresses:
         rows = [envelope for _, envelope in core.records.values()][: RECORDS_MAX - 1]
         if self._record is not None:
             rows.insert(0, self._record[1])
-        while rows and sum(len(r) + 5 for r in rows) + 5 > core.limits.peers_bytes:
-            rows.pop()
-        return Listing(pack_list(sorted(rows))) if rows else None
+        if rows != self._listed[0]:  # it is asked for with each head
+            self._listed = (rows, self._compose(rows))
+        return self._listed[1]
+
+    def _compose(self, rows: list[bytes]) -> Listing:
+        """The first of these records, as many as there is room for."""
+        room = self._core.limits.peers_bytes - 5
+        while sum(len(row) + 5 for row in rows) > room:
+            rows = rows[:-1]
+        return Listing(pack_list(sorted(rows)))
 
     def peers(self, pending: Pending, data: bytes) -> None:
         """A peer's address list. Each record is signed by the device it speaks of."""

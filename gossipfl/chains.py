@@ -7,9 +7,9 @@ the two signed heads behind it are evidence that verifies with nothing but the f
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
@@ -28,7 +28,7 @@ class SeenHead:
 @dataclass(slots=True)
 class _Chain:
     seen: dict[int, SeenHead] = field(default_factory=dict)
-    implied: dict[int, int] = field(default_factory=dict)  # number -> number of who implies it
+    numbers: list[int] = field(default_factory=list)  # of those seen, in order
 
 
 class Chains:
@@ -58,8 +58,9 @@ class Chains:
         after = chain.seen.get(seq + 1)
         before = chain.seen.get(seq - 1)
         chain.seen[seq] = seen
-        while len(chain.seen) > self._limits.chain:
-            del chain.seen[min(chain.seen)]
+        insort(chain.numbers, seq)
+        while len(chain.numbers) > self._limits.chain:
+            del chain.seen[chain.numbers.pop(0)]
         if before is None or seen.head.device in self._gaps:
             self._note_gap(seen.head.device, chain)
         if after is not None and after.head.prev != seen.digest:
@@ -70,7 +71,7 @@ class Chains:
 
     def newest(self, device: bytes) -> SeenHead | None:
         chain = self._chains.get(device)
-        return chain.seen[max(chain.seen)] if chain and chain.seen else None
+        return chain.seen[chain.numbers[-1]] if chain and chain.numbers else None
 
     def contradicts(self, device: bytes, seq: int, name: bytes) -> bool:
         """Would the head (seq, digest) that a receipt mentions prove a fork, with those we hold?"""
@@ -100,13 +101,14 @@ class Chains:
     def _note_gap(self, device: bytes, chain: _Chain) -> None:
         """Where the chain is open now: found when a head comes in, not each time it is asked."""
         self._gaps.pop(device, None)
-        numbers = sorted(chain.seen, reverse=True)
-        for upper, lower in pairwise(numbers):
-            if upper - lower > 1:
-                name = chain.seen[upper].head.prev
-                if upper - lower <= self._limits.chain and name is not None:
-                    self._gaps[device] = name
-                return
+        numbers = chain.numbers
+        place = len(numbers) - 1
+        while place > 0 and numbers[place] == numbers[place - 1] + 1:
+            place -= 1
+        if place > 0 and numbers[place] - numbers[place - 1] <= self._limits.chain:
+            name = chain.seen[numbers[place]].head.prev
+            if name is not None:
+                self._gaps[device] = name
 
     @property
     def devices(self) -> int:

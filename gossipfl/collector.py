@@ -32,20 +32,18 @@ class Collector:
         self.rule = ""  # sample and f fit this one: a policy that comes in between is the next's
         self._unasked: deque[tuple[bytes, Purpose]] = deque()  # until a head request is free
 
-    def eligible(self) -> list[bytes]:
-        """Live peers that may be asked, in a fixed order."""
+    def eligible(self) -> dict[bytes, float]:
+        """Live peers that may be asked, in a fixed order, and the weight of each."""
         core = self._core
-        return [
-            p.device
-            for p in core.book.live(core.now)
-            if core.reputation.weight(p.device, core.now) > 0.0
-        ]
+        weight, now = core.reputation.weight, core.now
+        weights = {p.device: weight(p.device, now) for p in core.book.live(now)}
+        return {device: w for device, w in weights.items() if w > 0.0}
 
-    def collect(self, peers: list[bytes], purpose: Purpose) -> None:
+    def collect(self, peers: dict[bytes, float], purpose: Purpose) -> None:
+        """`peers`: who may be sampled, and with what weight."""
         core = self._core
         self._plan(len(peers))
-        weights = [core.reputation.weight(d, core.now) for d in peers]
-        sampled = weighted_sample(peers, weights, self.sample, core.entropy)
+        sampled = weighted_sample(list(peers), list(peers.values()), self.sample, core.entropy)
         core.rounds.collect(sampled, core.now)
         self._unasked.clear()
         for device in sampled:
@@ -206,9 +204,9 @@ class Collector:
         self._check_size(ref)
         if len(data) != ref.size:
             raise PeerError(Fault.WRONG_LENGTH, f"{len(data)} bytes, its head says {ref.size}")
-        if not core.pure(named_parts, data, lineage, ref.codec, count):
+        vector = core.pure(read_whole, data, lineage, ref.codec, count, core.limits.norm_max)
+        if vector is not None:
             self._assembly.forget(peer.device)
-            vector = core.pure(read_update, data, lineage, ref.codec, count, core.limits.norm_max)
             return self._received(peer, head, ref, data, vector)
         missing = self._assembly.offer(peer.device, data, lineage, ref.codec, count)
         if missing:
@@ -291,6 +289,15 @@ class Collector:
     def fetch_failed(self, pending: Pending) -> None:
         if self._is_current(pending) and pending.device is not None:
             self._core.rounds.settle(pending.device, self._core.now)
+
+
+def read_whole(
+    data: bytes, lineage: Lineage, codec: str, count: int, norm_max: float
+) -> Vector | None:
+    """As `read_update`; None if the update names other parts. Raises PeerError."""
+    if named_parts(data, lineage, codec, count):
+        return None
+    return read_update(data, lineage, codec, count, norm_max)
 
 
 def read_update(data: bytes, lineage: Lineage, codec: str, count: int, norm_max: float) -> Vector:

@@ -61,7 +61,8 @@ class Intake:
         core.emit(*effects)
         if pending is None:
             return
-        if event.head is None or (pending.etag and core.pure(digest, event.head) == pending.etag):
+        name = core.pure(digest, event.head) if event.head is not None else None
+        if event.head is None or name == pending.etag:
             if not self.is_from(pending, event.tls_key):
                 self._somebody_else(pending)
                 return

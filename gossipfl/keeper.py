@@ -26,6 +26,7 @@ class Keeper:
         self.parts = 1  # objects that one of our updates is made of
         self._updates: list[bytes] = []
         self._lists: dict[str, frozenset[bytes]] = {}  # digests of a list and of its pages
+        self._found: dict[str, tuple[Listing, bytes]] = {}  # the newest form, and its digest
         self._markers: dict[str, bytes] = {}
 
     def store(self, data: bytes) -> bytes:
@@ -59,12 +60,16 @@ class Keeper:
         """Store the newest form of a list object and let the one before go. Its digest."""
         if found is None:
             return None
+        same = self._found.get(name)
+        if same is not None and same[0] is found and self._lists.get(name):
+            return same[1]
         objects = {digest(data): data for data in (found.root, *found.pages)}
         old = self._lists.get(name, frozenset())
         self.objects.update((key, data) for key, data in objects.items() if key not in old)
         self.retire.extend(sorted(old - objects.keys()))
         self._lists[name] = frozenset(objects)
-        return digest(found.root)
+        self._found[name] = found, digest(found.root)
+        return self._found[name][1]
 
     def listed(self) -> frozenset[bytes]:
         """Digests of all list objects that the newest head names, pages too."""

@@ -122,6 +122,9 @@ class PeerBook:
     def bind(self, address: Address, device: bytes, now: float) -> Peer:
         """`device` answered at `address` with its own key."""
         old = self._bound.get(address)
+        if old == device and self.peers[device].address == address:  # as nearly always
+            self.reached(device, now)
+            return self.peers[device]
         if old is not None and old != device:
             self.peers[old].addresses.remove(address)
         self._no_candidate(address)
@@ -202,7 +205,12 @@ class PeerBook:
 
     def live(self, now: float) -> Iterator[Peer]:
         """Peers that answered lately and whose breaker is closed, in a fixed order."""
-        return (peer for peer in self._in_order() if self._answers(peer, now))
+        live_s = self._pace.live_s
+        return (
+            peer
+            for peer in self._in_order()
+            if peer.open_until <= now and now - peer.live_at <= live_s and peer.addresses
+        )
 
     def is_live(self, device: bytes, now: float) -> bool:
         peer = self.peers.get(device)

@@ -68,6 +68,7 @@ class _Counts:
     """How many requests there are of each kind, so that no question walks through all of them."""
 
     purposes: dict[Purpose, int] = field(default_factory=dict)  # of those under way
+    waiting: dict[Purpose, int] = field(default_factory=dict)
     asked: dict[tuple[bytes | None, Purpose], int] = field(default_factory=dict)
     knocks: dict[Address, int] = field(default_factory=dict)  # where nobody is known yet
     objects: dict[bytes | None, int] = field(default_factory=dict)  # transfers out, by peer
@@ -76,15 +77,21 @@ class _Counts:
 
     def change(self, pending: Pending, by: int) -> None:
         """A request starts (1) or ends (-1)."""
-        _change(self.purposes, pending.purpose, by)
-        _change(self.asked, (pending.device, pending.purpose), by)
+        purpose = pending.purpose
+        self.purposes[purpose] = self.purposes.get(purpose, 0) + by
+        _change(self.asked, (pending.device, purpose), by)
         if pending.digest is not None:
             _change(self.wanted, _key(pending), by)
         if pending.device is None:
             _change(self.knocks, pending.address, by)
 
+    def has(self, purposes: frozenset[Purpose]) -> bool:
+        """Is any such request under way or waiting?"""
+        return any(self.purposes.get(p) or self.waiting.get(p) for p in purposes)
+
     def queue(self, pending: Pending, by: int) -> None:
         """An object joins the queue (1) or leaves it (-1)."""
+        self.waiting[pending.purpose] = self.waiting.get(pending.purpose, 0) + by
         _change(self.queued, pending.device, by)
         _change(self.wanted, _key(pending), by)
 
@@ -177,7 +184,8 @@ class Pulls:
     def answered(self, request: int) -> tuple[Pending | None, list[Effect]]:
         """Take a request off the table; with it, transfers that may start now."""
         pending = self._take(request)
-        return pending, self._advance()
+        waits = (self._models or self._others) and self._is_free
+        return pending, self._advance() if waits else []
 
     def _advance(self) -> list[Effect]:
         """Start what waits and may."""
@@ -196,6 +204,8 @@ class Pulls:
 
     def cancel(self, purposes: frozenset[Purpose]) -> list[Effect]:
         """Nobody waits for these any more."""
+        if not self._counts.has(purposes):
+            return []
         return self._drop(lambda pending: pending.purpose in purposes)
 
     def cancel_device(self, device: bytes) -> list[Effect]:
@@ -204,12 +214,13 @@ class Pulls:
 
     def _drop(self, is_over: Callable[[Pending], bool]) -> list[Effect]:
         for queue in (self._models, self._others):
-            for pending, _ in queue:
-                if is_over(pending):
-                    self._counts.queue(pending, -1)
-            left = [row for row in queue if not is_over(row[0])]
-            queue.clear()
-            queue.extend(left)
+            over = [pending for pending, _ in queue if is_over(pending)]
+            if over:
+                left = [row for row in queue if not is_over(row[0])]
+                queue.clear()
+                queue.extend(left)
+            for pending in over:
+                self._counts.queue(pending, -1)
         gone = [request for request, pending in self._pending.items() if is_over(pending)]
         for request in gone:
             self._take(request)

@@ -25,6 +25,7 @@ from gossipfl.standing import (
     Suspicion,
     broken,
     dump,
+    is_spotless,
     load,
     reasons,
     remember,
@@ -111,7 +112,7 @@ class Reputation:
         and as many are left. Returns who goes into quarantine, and the reasons."""
         self._merges += 1
         for device, standing in self._standings.items():
-            if device not in pull:
+            if (standing.outlying or standing.crowded) and device not in pull:
                 standing.outlying = max(0.0, standing.outlying - EVIDENCE_IDLE)
                 standing.crowded = max(0.0, standing.crowded - EVIDENCE_IDLE)
         distances = sorted(s.traits.distance for s in pull.values() if s.traits is not None)
@@ -242,6 +243,9 @@ class Reputation:
 
     def weight(self, device: bytes, now: float) -> float:
         """Sampling weight, 0 to 1: 0 in quarantine, 1 for newcomers and the faultless."""
+        standing = self._standings.get(device)
+        if standing is None or is_spotless(standing):
+            return 1.0
         if self.is_quarantined(device, now):
             return 0.0
         return self.level(device) if self._enabled else 1.0

@@ -118,6 +118,18 @@ def remember(standing: Standing, traits: Traits, typical: float) -> None:
     standing.towards = keep * standing.towards + (1 - keep) * traits.towards
 
 
+def is_spotless(standing: Standing) -> bool:
+    """Is there nothing against it at all, now or of late?"""
+    return (
+        standing.score == 1.0
+        and standing.outlying <= 1.0
+        and standing.crowded <= 1.0
+        and standing.suspicion is None
+        and not standing.quarantined_until
+        and not standing.condemned
+    )
+
+
 Reason = tuple[float, Cause | None, str]
 """The weight that one kind of observation leaves; its cause and words where it is worth a word."""
 
