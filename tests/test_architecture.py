@@ -46,6 +46,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "node",
             "core",
             "budget",
+            "logged",
             "intake",
             "cycle",
             "collector",

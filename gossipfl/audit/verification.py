@@ -30,8 +30,11 @@ from gossipfl.audit.refused import AuditRefused
 from gossipfl.audit.tiles import BUNDLE, WIDTH, Edge, Tile, levels_of, tiles_of, unpack_bundle
 from gossipfl.audit.tree import HASH_BYTES, leaf_hash
 
-Contents = Callable[[EntryKind, Payload], None]
+Check = Callable[[EntryKind, Payload], None]
 """Checks what an entry's payload says, signatures within it included; raises AuditRefused."""
+Contents = Callable[[bytes], Check]
+"""The check for a fleet id. The id stands in the export: whoever trusts the hub's key trusts that
+the log is about this fleet, and compares the id if in doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class _Verification:
         self._hub = hub
         self._witnesses = witnesses
         self._contents = contents
+        self._check: Check | None = None
         self._checkpoints: list[Checkpoint] = []
         self._salts: dict[bytes, bytes] = {}
         self._edge = Edge()
@@ -137,6 +141,8 @@ class _Verification:
             about = exports.parse_about(self._archive.read(exports.ABOUT, 4_096))
             if about.origin != self._hub.name:
                 raise AuditRefused(f"it is of {about.origin}, not of {self._hub.name}")
+        if self._contents is not None:
+            self._check = self._contents(about.fleet)
         self.verdict.about = about
         return about
 
@@ -234,8 +240,8 @@ class _Verification:
             raise AuditRefused("the payload is not the one that the entry commits to")
         if entry.kind is EntryKind.ERASURE:
             self._erased += exports.erased_by(index, payload.data)
-        if self._contents is not None:
-            self._contents(entry.kind, payload)
+        if self._check is not None:
+            self._check(entry.kind, payload)
         self.verdict.payloads += 1
 
     def _extend(self, leaves: Sequence[bytes]) -> None:

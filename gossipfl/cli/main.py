@@ -40,6 +40,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Fleet", "revoke", "revoke", "shut a device out of the fleet for good"),
     ("Models", "bundle", "bundle", "make, sign and check the training job (.gfl)"),
     ("Models", "models", "models", "list and export the model that the device holds"),
+    ("Evidence", "audit", "audit", "check, show and prove what a hub has recorded"),
     ("Evidence", "privacy", "privacy", "plan what a budget buys; audit what leaks"),
     ("Any", "explain", "explain", "what an error code means and what to do"),
 )

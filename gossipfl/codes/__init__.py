@@ -7,10 +7,11 @@ each has title and hint and that code raises it.
 
 from __future__ import annotations
 
+from gossipfl.codes.audit import AUDIT
 from gossipfl.codes.device import DEVICE
 from gossipfl.codes.entry import ErrorEntry, Exit
 from gossipfl.codes.hub import HUB
 
-ERRORS: dict[str, ErrorEntry] = {**DEVICE, **HUB}
+ERRORS: dict[str, ErrorEntry] = {**DEVICE, **HUB, **AUDIT}
 
 __all__ = ["ERRORS", "ErrorEntry", "Exit"]

@@ -46,6 +46,7 @@ def test_help_lists_every_verb_without_importing_a_verb_module() -> None:
         "gossipfl.cli.main",
         "gossipfl.cli.output",
         "gossipfl.codes",
+        "gossipfl.codes.audit",
         "gossipfl.codes.device",
         "gossipfl.codes.entry",
         "gossipfl.codes.hub",

@@ -1,0 +1,297 @@
+"""`gossipfl audit`: check a hub's log, show it, prove one entry of it, without trusting the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from argparse import Namespace
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gossipfl.cli.output import Result
+from gossipfl.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from gossipfl.audit.notes import Key
+    from gossipfl.audit.reader import LogReader
+    from gossipfl.audit.verification import Verdict
+
+SHOWN = 20
+SHOWN_MAX = 256  # as many as one bundle holds
+
+T = TypeVar("T")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("audit", help="the hub's log: check, show, prove")
+    words = parser.add_subparsers(dest="audit_verb", metavar="VERB")
+    one = words.add_parser("verify", help="check an export, or the proof of one entry, offline")
+    one.add_argument("export", type=Path, metavar="FILE", help="what `export` or `prove` wrote")
+    one.add_argument("--hub-key", type=Path, required=True, metavar="FILE", help="of the log")
+    one.add_argument(
+        "--witness", type=Path, action="append", default=[], metavar="FILE",
+        help="key of a device that must have cosigned; may be repeated",
+    )  # fmt: skip
+    one.set_defaults(handler=verify)
+    two = words.add_parser("show", help="checkpoints and entries")
+    two.add_argument("log", metavar="LOG", help="an export")
+    two.add_argument("--first", type=int, metavar="N", help="default: the last entries")
+    two.add_argument("--count", type=int, default=SHOWN, metavar="N", help=f"default {SHOWN}")
+    two.set_defaults(handler=show)
+    three = words.add_parser("prove", help="write the proof that one entry is in the log")
+    three.add_argument("log", metavar="LOG", help="an export")
+    three.add_argument("entry", type=int, metavar="N", help="its index, as `show` prints it")
+    three.add_argument("--closed", action="store_true", help="without what the entry says")
+    three.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default entry-N.tlog-proof"
+    )
+    three.set_defaults(handler=prove)
+    four = words.add_parser("key", help="the keys with which a hub signs and a device cosigns")
+    four.add_argument("--state", type=Path, required=True, metavar="DIR")
+    four.set_defaults(handler=key)
+
+
+def verify(args: Namespace) -> Result:
+    """VALID and exit 0, or the first thing that is wrong and exit 1."""
+    from gossipfl.audit.proofs import MAGIC, PROOF_BYTES_MAX
+
+    hub = _key_of(args.hub_key)
+    witnesses = [_key_of(path) for path in args.witness]
+    try:
+        with args.export.open("rb") as file:
+            begin = file.read(len(MAGIC))
+            file.seek(0)
+            if begin == MAGIC:
+                return _proof_verdict(file.read(PROOF_BYTES_MAX + 1), hub, witnesses)
+            return _export_verdict(_verified(file, hub, witnesses))
+    except OSError as error:
+        raise UserError("GF215", f"{args.export}: {error.strerror}") from error
+
+
+def _verified(file: Any, hub: Key, witnesses: list[Key]) -> Verdict:
+    """With what the payloads say, signatures of devices and operators included."""
+    from gossipfl.audit.verification import verify_export
+    from gossipfl.logged import Contents
+
+    return verify_export(file, hub, witnesses, lambda fleet: Contents(fleet).check)
+
+
+def _export_verdict(verdict: Verdict) -> Result:
+    about, problem = verdict.about, verdict.problem
+    data: dict[str, Any] = {
+        "valid": verdict.valid,
+        "entries": verdict.entries,
+        "kinds": dict(sorted(verdict.kinds.items())),
+        "payloads": verdict.payloads,
+        "erased": verdict.erased,
+        "checkpoints": verdict.checkpoints,
+        "first_time": verdict.first_time,
+        "last_time": verdict.last_time,
+        "log": about.origin if about else None,
+        "fleet": about.fleet.hex() if about else None,
+        "checkpoint_time": verdict.newest.time if verdict.newest else None,
+        "witnesses": [
+            {"name": name, "checkpoint": seen.number, "entries": seen.size, "time": seen.time}
+            for name, seen in sorted(verdict.witnesses.items())
+        ],
+        "problem": dataclasses.asdict(problem) if problem else None,
+    }
+    if problem is not None:
+        at = "" if problem.entry is None else f"\nfirst bad entry: {problem.entry}"
+        return Result(data, f"INVALID: {problem}{at}", Exit.NO)
+    return Result(data, "\n".join(_told(verdict)))
+
+
+def _told(verdict: Verdict) -> Iterator[str]:
+    """What was checked, for people."""
+    from gossipfl.cli.times import stamp
+
+    about, newest = verdict.about, verdict.newest
+    if about is None or newest is None:
+        return
+    yield f"VALID: {verdict.entries} entries of {about.origin}, fleet {about.fleet.hex()[:16]}..."
+    if verdict.first_time is not None and verdict.last_time is not None:
+        yield f"  from {stamp(verdict.first_time)} to {stamp(verdict.last_time)}"
+        yield "  " + ", ".join(f"{n} {kind}" for kind, n in sorted(verdict.kinds.items()))
+    if about.payloads:
+        yield f"  {verdict.payloads} payloads opened, {verdict.erased} erased"
+    else:
+        yield "  without payloads: what the entries say was not looked at"
+    yield f"  {verdict.checkpoints} checkpoints, the last of {stamp(newest.time)}"
+    for name, seen in sorted(verdict.witnesses.items()):
+        yield f"  cosigned by {name}: checkpoint {seen.number}, {seen.size} entries, " + (
+            f"at {stamp(seen.time)}"
+        )
+    if not verdict.witnesses:
+        yield "  no witness was named: that the hub shows others the same is not checked"
+
+
+def _proof_verdict(data: bytes, hub: Key, witnesses: list[Key]) -> Result:
+    from gossipfl.audit.cosignatures import require_cosignature
+    from gossipfl.audit.proofs import parse_proof, verify_proof
+    from gossipfl.audit.refused import AuditRefused
+    from gossipfl.cli.times import stamp
+
+    try:
+        proven = verify_proof(parse_proof(data), hub)
+        times = {key.name: require_cosignature(proven.signed.note, key) for key in witnesses}
+    except AuditRefused as error:
+        shown = {"valid": False, "problem": {"place": "proof", "entry": None, "cause": str(error)}}
+        return Result(shown, f"INVALID: {error}", Exit.NO)
+    checkpoint = proven.signed.checkpoint
+    found: dict[str, Any] = {
+        "valid": True,
+        "entry": proven.index,
+        "kind": proven.entry.kind.word,
+        "time": proven.entry.time,
+        "payload": proven.payload.hex() if proven.payload is not None else None,
+        "log": checkpoint.origin,
+        "checkpoint": checkpoint.number,
+        "checkpoint_time": checkpoint.time,
+        "witnesses": [{"name": name, "time": time} for name, time in times.items()],
+        "problem": None,
+    }
+    said = "" if proven.payload is None else f"\n  it says: {words(proven.payload)}"
+    text = (
+        f"VALID: entry {proven.index} of {checkpoint.origin}: {found['kind']}, "
+        f"{stamp(proven.entry.time)}\n  in checkpoint {checkpoint.number} of "
+        f"{stamp(checkpoint.time)}, cosigned by {len(times)} of the witnesses named{said}"
+    )
+    return Result(found, text)
+
+
+def show(args: Namespace) -> Result:
+    """The newest checkpoint and a page of entries."""
+    if not 1 <= args.count <= SHOWN_MAX:
+        raise UserError("GF100", f"--count is 1 to {SHOWN_MAX}")
+    return _with_log(args.log, lambda reader: _page(reader, args.first, args.count))
+
+
+async def _page(reader: LogReader, first: int | None, count: int) -> Result:
+    from gossipfl.audit.checkpoints import parse_checkpoint
+    from gossipfl.audit.entries import parse_entry
+    from gossipfl.audit.notes import parse_note
+    from gossipfl.cli.times import stamp
+    from gossipfl.identity import short_name
+
+    number = await reader.newest()
+    if number == 0:
+        return Result({"entries": [], "checkpoint": None}, "the log has no checkpoint yet")
+    note = parse_note(await reader.checkpoint(number))
+    checkpoint = parse_checkpoint(note.text)
+    start = max(0, checkpoint.size - count) if first is None else first
+    end = min(checkpoint.size, start + count)
+    raw = await reader.entries(start, max(start, end))
+    payloads = await reader.payloads(start, max(start, end))
+    rows = []
+    for index, (leaf, payload) in enumerate(zip(raw, payloads, strict=True), start):
+        entry = parse_entry(leaf)
+        row: dict[str, Any] = {"entry": index, "time": entry.time, "kind": entry.kind.word}
+        row["about"] = payload.subject.hex() if payload else None
+        row["says"] = words(payload.data) if payload else None
+        row["shown"] = short_name(payload.subject) if payload else "-"
+        rows.append(row)
+    witnesses = [s.name for s in note.signatures[1:]]
+    data = {
+        "log": checkpoint.origin,
+        "checkpoint": checkpoint.number,
+        "checkpoint_time": checkpoint.time,
+        "size": checkpoint.size,
+        "cosignatures": witnesses,
+        "entries": [{k: v for k, v in row.items() if k != "shown"} for row in rows],
+    }
+    lines = [
+        f"{checkpoint.origin}: {checkpoint.size} entries, checkpoint {checkpoint.number} of "
+        f"{stamp(checkpoint.time)}, {len(witnesses)} cosignatures"
+    ]
+    lines += [
+        f"{row['entry']:>8}  {stamp(row['time'])}  {row['kind']:<10}  {row['shown']:<9}  "
+        f"{row['says'] or 'erased, or not in this export'}"
+        for row in rows
+    ]
+    return Result(data, "\n".join(lines))
+
+
+def prove(args: Namespace) -> Result:
+    """A C2SP tlog-proof in a file, for `verify` here or elsewhere."""
+    from gossipfl.fleet import files
+
+    encoded = _with_log(args.log, lambda reader: _proof(reader, args.entry, args.closed))
+    output = args.output or Path(f"entry-{args.entry}.tlog-proof")
+    # What an entry says may be about somebody: readable by its owner alone.
+    files.write_file(output, encoded, files.PUBLIC_MODE if args.closed else files.SECRET_MODE)
+    data = {"entry": args.entry, "file": str(output), "bytes": len(encoded)}
+    return Result(data, f"written to {output}: gossipfl audit verify {output} --hub-key FILE")
+
+
+async def _proof(reader: LogReader, index: int, closed: bool) -> bytes:
+    from gossipfl.audit.checkpoints import parse_checkpoint
+    from gossipfl.audit.notes import parse_note
+    from gossipfl.audit.proofs import make_proof
+    from gossipfl.audit.tiles import TiledNodes, tiles_for
+    from gossipfl.audit.tree import inclusion_ranges, nodes_of, prove_inclusion
+
+    number = await reader.newest()
+    note = await reader.checkpoint(number)
+    size = parse_checkpoint(parse_note(note).text).size
+    wanted = tiles_for(nodes_of(inclusion_ranges(index, size)), size)
+    nodes = TiledNodes(size, {tile: await reader.tile(tile) for tile in wanted})
+    entry = (await reader.entries(index, index + 1))[0]
+    payload = (await reader.payloads(index, index + 1))[0]
+    salts = {} if closed or payload is None else await reader.salts()
+    opened = None
+    if payload is not None and payload.subject in salts:
+        opened = (salts[payload.subject], payload.data)
+    hashes = prove_inclusion(index, size, nodes)
+    return make_proof(index, entry, hashes, note, opened).encode()
+
+
+def key(args: Namespace) -> Result:
+    """Both public keys of a state folder; nothing secret is printed."""
+    from gossipfl.audit.notes import log_key, witness_key
+    from gossipfl.fleet.device import load_identity
+
+    member = load_identity(args.state).member
+    data = {"log": str(log_key(member.key)), "witness": str(witness_key(member.key))}
+    return Result(data, f"log:     {data['log']}\nwitness: {data['witness']}")
+
+
+def words(payload: bytes) -> str:
+    """What a payload says, on one line."""
+    if payload[:1] == b"{":
+        return payload[:200].decode("utf-8", "replace")
+    if payload[-1:] == b"\n" and payload.isascii():
+        return payload[:200].decode().replace("\n", " ")
+    return f"{len(payload)} bytes, signed by whom it is about or by who decided it"
+
+
+def _key_of(path: Path) -> Key:
+    from gossipfl.audit.notes import parse_key
+    from gossipfl.audit.refused import AuditRefused
+
+    try:
+        return parse_key(path.read_text().strip())
+    except OSError as error:
+        raise UserError("GF215", f"{path}: {error.strerror}") from error
+    except (AuditRefused, UnicodeDecodeError) as error:
+        raise UserError("GF901", f"{path}: {error}") from error
+
+
+def _with_log(name: str, read: Callable[[LogReader], Coroutine[Any, Any, T]]) -> T:
+    """Run `read` on the log of that name. Whatever it does not hold is told as such."""
+    from gossipfl.audit.opened import ExportReader
+    from gossipfl.audit.refused import AuditRefused
+
+    path = Path(name)
+    try:
+        with path.open("rb") as file:
+            try:
+                reader = ExportReader(file)
+            except AuditRefused as error:
+                raise UserError("GF902", f"{path}: {error}") from error
+            return asyncio.run(read(reader))
+    except OSError as error:
+        raise UserError("GF902", f"{path}: {error.strerror}") from error
+    except AuditRefused as error:
+        raise UserError("GF903", str(error)) from error
