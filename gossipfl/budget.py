@@ -11,14 +11,24 @@ changed. Nothing is entered that its answer does not allow.
 from __future__ import annotations
 
 from gossipfl.core import Core
-from gossipfl.durable import LEDGER_BEHIND
+from gossipfl.durable import BEHIND_OLD, BEHIND_OWN, LEDGER_BEHIND
 from gossipfl.errors import LocalError
 from gossipfl.events import Reckon, Reckoned, Topic
+from gossipfl.inheritance import WAITING
 from gossipfl.messages import ChainRef
 from gossipfl.privacy import OFF, Noised, Protection, Publishable, Unprotected
 from gossipfl.privacy.agreed import NO_FLOORS, Agreed, agreed
-from gossipfl.privacy.entries import LedgerError, Row
-from gossipfl.privacy.ledger import Account, Floors, Ledger, Spec, Terms, open_ledger, replay
+from gossipfl.privacy.entries import LedgerError, Row, line_of
+from gossipfl.privacy.ledger import (
+    Account,
+    Floors,
+    Ledger,
+    Refusal,
+    Spec,
+    Terms,
+    open_ledger,
+    replay,
+)
 from gossipfl.privacy.statement import Statement, said, statement
 from gossipfl.rounds import Phase
 
@@ -34,6 +44,7 @@ class Budget:
         self._ledger: Ledger | None = None  # None: nothing was ever entered
         self._pending: list[Row] = []
         self._carried = False
+        self.behind = b""  # what of it is not in the ledger here: as the document says
         self._account: Account | None = None  # the newest
         self._asked: tuple[ChainRef, Spec, Terms] | None = None  # the accountant, who looks at it
         self._is_awaited = False  # by a round that cannot begin
@@ -76,8 +87,12 @@ class Budget:
             return ""
         if found is not None:
             barred = self._opened[0].barred(found.spec, found.terms)
+            if self.behind == BEHIND_OLD:
+                barred = Refusal.UNKNOWN
             if barred is not None:
                 return barred.value
+            if not self._core.inheritance.is_settled:
+                return WAITING
             account = self._account_of(found)
             if account is None:
                 return None
@@ -182,20 +197,52 @@ class Budget:
         """
         core = self._core
         self._carried = carried
+        before = core.me.member.replaces
         if not rows and committed is None:
+            if before is not None and carried:
+                core.inheritance.begin((before,), frozenset(), 0)
             return
         try:
             self._ledger = replay(rows, committed)
-            if self._ledger.device != core.device:
-                self._ledger, row = self._ledger.enrol(core.device)
-                self._pending.append(row)
+            self._take_over(rows, before)
         except LedgerError as error:
             self.fall_behind(f"the privacy ledger: {error}")
+
+    def _take_over(self, rows: tuple[Row, ...], before: bytes | None) -> None:
+        """What was entered under an old key waits for peers, until this key has released."""
+        core, ledger = self._core, self._ledger
+        if ledger is None:
+            return
+        line, has_released = line_of(rows, core.device)
+        if ledger.device != core.device:
+            self._ledger, row = ledger.enrol(core.device)
+            self._pending.append(row)
+        olds = dict.fromkeys([*([before] if before is not None else []), *line[-1:]])
+        if olds and not has_released:
+            entries = frozenset(ChainRef(row.number, row.link) for row in rows)
+            core.inheritance.begin(tuple(olds), entries, ledger.releases)
+
+    def disown(self, why: str) -> None:
+        """More was spent under the old key than the ledger that was taken over says. This key may
+        sign: what it has signed is known."""
+        core = self._core
+        self.behind = BEHIND_OLD
+        core.publisher.touch(LEDGER_BEHIND)
+        core.notice(Topic.PRIVACY, f"nothing is released any more: {why}", core.device, True)
+        self.look()
+
+    def recall(self, document: bytes) -> None:
+        """At start: what was found out before."""
+        if document == BEHIND_OLD:
+            self.behind = BEHIND_OLD
+        else:
+            self.fall_behind("it has spent more than its ledger says")
 
     def fall_behind(self, why: str) -> None:
         """More was spent than the ledger here says: that is kept, for a new identity takes this
         ledger over."""
         core = self._core
+        self.behind = BEHIND_OWN
         core.publisher.touch(LEDGER_BEHIND)
         if not core.restraint.conflict:
             core.restraint.conflict = f"{why}: enrol it again"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gossipfl.collector import Collector
     from gossipfl.cycle import Cycle
     from gossipfl.halt import Halt
+    from gossipfl.inheritance import Inheritance
     from gossipfl.intake import Intake
     from gossipfl.merger import Merger
     from gossipfl.parcels import Parcels
@@ -97,6 +98,7 @@ class Core:
     collector: Collector
     cycle: Cycle
     halt: Halt
+    inheritance: Inheritance
     intake: Intake
     merger: Merger
     parcels: Parcels
@@ -198,7 +200,7 @@ class Core:
         self.rounds.inbox.pop(device, None)
         self.rounds.settle(device, self.now)
         self.records.pop(device, None)
-        self.shelf.drop_head(device)
+        self.shelf.retire_head(device)
         self.emit(*self.pulls.cancel_device(device))
         if known is not None and known.member.tls is not None:
             self.emit(CutOff(device, known.member.tls))

@@ -51,7 +51,7 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
         case "logs":
             return core.own.dump_logs(log)
         case _ if name == LEDGER_BEHIND:
-            return b"1"
+            return core.budget.behind
     raise ValueError(f"no document {name!r}")
 
 
@@ -100,7 +100,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
     committed = core.own.refs.ledger if core.own.refs is not None else None
     core.budget.restore(snapshot.ledger, committed, LEDGER_CARRIED in documents)
     if LEDGER_BEHIND in documents:
-        core.budget.fall_behind("it has spent more than its ledger says")
+        core.budget.recall(documents[LEDGER_BEHIND])
     core.steering.apply()
 
 

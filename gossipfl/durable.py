@@ -13,6 +13,9 @@ LEDGER_CARRIED = "ledger carried"
 LEDGER_BEHIND = "ledger behind"
 """Name of a document: more was spent than the ledger here says, so no new identity may trust it."""
 
+BEHIND_OWN = b"1"  # what is in it: more under this very key, as its own heads say
+BEHIND_OLD = b"old key"  # more under the key before, whose ledger was taken over
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -54,6 +54,7 @@ class Intake:
                 core.blame(pending.about, withheld)
         core.collector.fetch_failed(pending)
         core.restorer.fetch_failed(pending, event)
+        core.inheritance.failed(pending, event)
 
     def head(self, event: HeadReceived) -> None:
         core = self._core
@@ -145,6 +146,9 @@ class Intake:
             self._park(pending, data, member, update, tls_key)
             return
         try:
+            if core.inheritance.is_about(pending.about):
+                core.inheritance.head(pending, envelope, known)
+                return
             head = self._verified(envelope, known)
             self._expected(pending, head, known, tls_key)
         except PeerError as error:
@@ -303,13 +307,16 @@ class Intake:
         for item in unpack_list(data, HEADS_BYTES_MAX):
             envelope = open_envelope(item, "head", core.limits.head_bytes)
             known = core.roster.by_key(envelope.key_id)
-            if known is None or core.is_barred(known.member.device):
+            if known is None:
                 continue
             check_signature(envelope)
             head = decode(envelope.payload, Head, core.limits.head_bytes)
             seen = SeenHead(head, digest(item), item)
-            self.observe(seen, known)
             served = Served(item, seen.digest, known.digest, None, _update_digest(head))
+            if core.is_barred(known.member.device):
+                core.shelf.retire_head(head.device, served)
+                continue
+            self.observe(seen, known)
             core.shelf.set_head(head.device, served)
 
     def observe(self, seen: SeenHead, known: Known) -> bool:

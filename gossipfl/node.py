@@ -53,6 +53,7 @@ from gossipfl.events import (
 from gossipfl.halt import Halt
 from gossipfl.held import held
 from gossipfl.identity import short_name
+from gossipfl.inheritance import Inheritance
 from gossipfl.intake import Intake
 from gossipfl.merger import Merger
 from gossipfl.messages import Lineage
@@ -88,6 +89,7 @@ class Node:
     ) -> None:
         core = Core(identity, settings, seed, pure)
         core.budget = Budget(core, floors)
+        core.inheritance = Inheritance(core)
         core.publisher = Publisher(core)
         core.steering = Steering(core)
         core.addresses = Addresses(core)

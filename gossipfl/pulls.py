@@ -25,6 +25,7 @@ class Purpose(StrEnum):
     COLLECT = "collect"  # head and update for this round
     JOIN = "join"  # models to start from
     RECONCILE = "reconcile"  # our own head, as a peer holds it
+    INHERIT = "inherit"  # the newest head of a key that ours was enrolled in place of
     MEMBER = "member"
     UPDATE = "update"
     POLICY = "policy"

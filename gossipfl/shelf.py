@@ -36,6 +36,7 @@ class Shelf:
         self._heads_max = heads_max
         self._own: Served | None = None
         self._heads: OrderedDict[bytes, Served] = OrderedDict()
+        self._over: OrderedDict[bytes, Served] = OrderedDict()  # of whom nothing new may come
         self._objects: OrderedDict[bytes, bytes] = OrderedDict()
         self._small: OrderedDict[bytes, bytes] = OrderedDict()
         self._pinned: dict[bytes, bytes] = {}
@@ -43,7 +44,9 @@ class Shelf:
 
     def head(self, device: bytes | None) -> Served | None:
         """The newest head of `device`, or our own for None."""
-        return self._own if device is None else self._heads.get(device)
+        if device is None:
+            return self._own
+        return self._heads.get(device) or self._over.get(device)
 
     def object(self, digest: bytes) -> bytes | None:
         pinned = self._pinned.get(digest)
@@ -79,10 +82,20 @@ class Shelf:
 
     def held_heads(self, but: bytes) -> list[bytes]:
         """Envelopes of the newest heads of everybody but one device."""
-        return [served.envelope for device, served in self._heads.items() if device != but]
+        held = [*self._heads.items(), *self._over.items()]
+        return [served.envelope for device, served in held if device != but]
 
-    def drop_head(self, device: bytes) -> None:
-        self._heads.pop(device, None)
+    def retire_head(self, device: bytes, served: Served | None = None) -> None:
+        """Of a device that is revoked, condemned or enrolled again: its last head says what it had
+        spent, which its heir must learn from somebody. `served`: as it is known from before."""
+        last = self._heads.pop(device, None) or served
+        if last is None:
+            return
+        self._over[device] = Served(
+            last.envelope, last.digest, last.member, None, last.update_digest
+        )
+        while len(self._over) > self._heads_max:
+            self._over.popitem(last=False)
 
     def pin(self, digest: bytes, data: bytes) -> None:
         """Own objects that heads name: kept until `unpin`."""

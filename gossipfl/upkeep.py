@@ -52,6 +52,7 @@ class Upkeep:
             if core.now - self._renewed_at > core.pace.round_interval_s:
                 self._renew_budget()  # at rest, or without a policy, no round begins
             core.watch.look()
+            core.inheritance.advance()
             core.steering.apply()
         if not core.restraint.reconciled:
             core.restorer.advance()

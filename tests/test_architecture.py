@@ -65,6 +65,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "addresses",
             "halt",
             "held",
+            "inheritance",
             "watch",
         ),
     ),

@@ -87,6 +87,9 @@ class Desk:
         token = self._token(request, transcript)
         self._use_up(request.challenge, now)
         replaces = _replaced(request, transcript, token)
+        if replaces is not None:
+            # An old copy of a disk has an old key: what its successors spent and did counts too.
+            replaces = self.tokens.heir(replaces, request.key)
         tls_key = _proven_keys(request, transcript)
         try:
             pki.check_dates(self.issuer.certificate, now)

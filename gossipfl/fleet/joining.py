@@ -149,7 +149,7 @@ class Joiner:
             raise pki.CertificateError("certificate and member object are of two issuers")
         if not member.not_before <= now <= member.not_after:
             raise pki.CertificateError("the member object is not valid now")
-        if self._old is not None and member.replaces != self._old.device:
+        if self._old is not None and member.replaces is None:  # it may name the old one's heir
             raise pki.CertificateError("the member object does not replace the old device")
         return member
 

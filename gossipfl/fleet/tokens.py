@@ -147,6 +147,16 @@ class Tokens:
             rows = database.execute("SELECT * FROM admissions ORDER BY rowid").fetchall()
         return [_admission(row) for row in rows]
 
+    def heir(self, device: bytes, but: bytes) -> bytes:
+        """Who stands in the place of `device` now, the newest of its line. `but`: the key that is
+        asking, which may have been admitted before and lost the answer."""
+        heirs = {row.replaces: row.device for row in self.admissions() if row.key != but}
+        seen: set[bytes] = set()
+        while device in heirs and device not in seen:
+            seen.add(device)
+            device = heirs[device]
+        return device
+
     def tls_keys(self, device: bytes) -> list[bytes]:
         """SHA-256 of the SPKI of the TLS keys with which this device was admitted."""
         return [spki_digest(row.tls) for row in self.admissions() if row.device == device]

@@ -148,6 +148,20 @@ def parse_entry(data: bytes) -> Entry:
     return entry
 
 
+def line_of(rows: Iterable[Row], device: bytes) -> tuple[list[bytes], bool]:
+    """The devices under which these were entered before `device` was, in order, and whether
+    `device` has released anything. Raises LedgerError."""
+    line: list[bytes] = []
+    owner, has_released = b"", False
+    for entry in map(parse_entry, (row.data for row in rows)):
+        if isinstance(entry, Released):
+            has_released = has_released or owner == device
+        else:
+            owner = entry.device
+            line += [owner] if owner != device else []
+    return line, has_released
+
+
 def pack_rows(rows: Iterable[Row]) -> bytes:
     """A whole ledger as one object, to be kept, carried over or handed in."""
     return pack([[row.data, row.link] for row in rows])

@@ -13,7 +13,7 @@ import gossipfl.privacy.ledger as ledger_module
 from gossipfl.aggregation import merge_step
 from gossipfl.budget import ONCE_PRIVATE, OWNER_DEMANDS
 from gossipfl.codecs import decode_update
-from gossipfl.durable import LEDGER_BEHIND, LEDGER_CARRIED, Snapshot
+from gossipfl.durable import BEHIND_OLD, LEDGER_BEHIND, LEDGER_CARRIED, Snapshot
 from gossipfl.errors import StoreError
 from gossipfl.events import (
     Batch,
@@ -27,6 +27,7 @@ from gossipfl.events import (
     StartTraining,
     TrainingFinished,
 )
+from gossipfl.inheritance import WAITING
 from gossipfl.interfaces import Evaluation
 from gossipfl.memory import Crash, MemoryStore, StoreFault
 from gossipfl.messages import Head, Privacy, Receipt, Training
@@ -617,3 +618,133 @@ def test_who_has_spent_asks_a_peer_that_knows_it_or_most_of_the_fleet(
     assert bool(me.sent(StartTraining)[1:]) is publishes
     if not publishes:
         assert "a peer that knows this device" in me.node.view().waiting_for
+
+
+# --- old copies of old keys' disks ----------------------------------------------------------------
+
+
+def spent_after_copy(table: Table, me: Device) -> tuple[Row, ...]:
+    """The ledger of an older copy of the disk: one release, when there are three by now."""
+    table.until(lambda: released(me) >= 1, 100.0)
+    rows = me.store.load().ledger
+    table.until(lambda: released(me) >= 3, 200.0)
+    table.advance(5.0)
+    return rows
+
+
+def test_an_old_disk_under_a_new_key_gets_no_budget_back() -> None:
+    table = fleet()
+    me = table.devices[0]
+    new = enrolled_again(table, me, Snapshot(ledger=spent_after_copy(table, me)))
+    table.advance(200.0)
+    assert new.node.view().listen_only == Refusal.UNKNOWN.value
+    assert released(new) == 1
+    assert not new.sent(StartTraining)
+    assert new.node.view().merges > 1, "it still gets better models"
+    assert new.store.load().documents[LEDGER_BEHIND] == BEHIND_OLD
+    table.restart(new)
+    table.introduce(*table.devices[1:3])
+    table.employ(new)
+    table.advance(100.0)
+    assert new.node.view().listen_only == Refusal.UNKNOWN.value
+
+
+def test_the_right_disk_under_a_new_key_goes_on_where_it_was() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 2, 200.0)
+    table.advance(5.0)
+    before = released(me)
+    new = enrolled_again(table, me, Snapshot(ledger=me.store.load().ledger))
+    assert new.node.view().listen_only == WAITING
+    table.until(lambda: released(new) >= before + 2, 200.0)
+    replay(new.store.load().ledger, head_of(new.store.load().head or b"").ledger)
+    # What it has released itself needs nobody's word.
+    for device in table.devices[1:3]:
+        device.down = True
+    table.restart(new)
+    table.employ(new)
+    assert new.node.view().listen_only == ""
+
+
+def test_peers_that_started_again_still_know_what_an_old_key_had_spent() -> None:
+    table = fleet()
+    me = table.devices[0]
+    rows = spent_after_copy(table, me)
+    keys = table.fleet.admit(replaces=me.id)
+    me.down = True
+    new = table.device(keys=keys, store=MemoryStore(Snapshot(ledger=rows)))
+    others = table.devices[1:3]
+    table.introduce()
+    table.until(
+        lambda: all(d.node._core.roster.by_device(new.id) is not None for d in others), 100.0
+    )
+    new.down = True
+    table.advance(30.0)
+    for device in others:
+        table.restart(device)
+    new.down = False
+    table.restart(new, MemoryStore(Snapshot(ledger=rows)))
+    table.introduce()
+    table.employ(new)
+    table.advance(100.0)
+    assert new.node.view().listen_only == Refusal.UNKNOWN.value
+    assert released(new) == 1
+
+
+@pytest.mark.parametrize("spent", [True, False], ids=["releases", "none"])
+def test_without_a_peer_that_knew_the_old_key_nothing_that_was_spent_is_trusted(
+    spent: bool,
+) -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    rows = me.store.load().ledger if spent else ()
+    for device in table.devices:
+        device.down = True
+    strangers = [table.puppet() for _ in range(2)]
+    for stranger in strangers:
+        stranger.publish()
+    documents = {LEDGER_CARRIED: b"1"}
+    new = enrolled_again(table, me, Snapshot(ledger=rows, documents=documents))
+    table.advance(300.0)
+    if spent:
+        assert new.node.view().listen_only == WAITING
+        assert not new.sent(StartTraining)
+    else:
+        assert released(new) >= 1, "most of the fleet has never heard of it"
+
+
+def test_an_heir_of_an_heir_answers_for_both() -> None:
+    """Its disk is from before the first heir, its key is signed as the second one."""
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    table.advance(5.0)
+    rows = me.store.load().ledger
+    first = enrolled_again(table, me, Snapshot(ledger=rows))
+    table.until(lambda: released(first) >= 3, 200.0)
+    table.advance(5.0)
+    second = enrolled_again(table, first, Snapshot(ledger=rows))
+    table.advance(100.0)
+    assert second.node.view().listen_only == Refusal.UNKNOWN.value
+    assert released(second) == 1
+
+
+def test_a_head_of_somebody_else_confirms_nothing() -> None:
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    rows = me.store.load().ledger
+    for device in table.devices:
+        device.down = True
+    liars = [table.puppet() for _ in range(2)]
+    for liar in liars:
+        liar.publish()
+    for liar in liars:
+        assert liar.current is not None
+        liar.heads[me.id] = liar.current
+    new = enrolled_again(table, me, Snapshot(ledger=rows))
+    table.advance(200.0)
+    assert new.node.view().listen_only == WAITING
+    assert released(new) == 1

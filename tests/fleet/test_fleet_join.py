@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import secrets
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -383,6 +384,22 @@ async def test_what_a_device_spent_goes_with_it_through_every_new_enrolment(
     store = DeviceStore(folder)
     assert replay(store.load().ledger).releases == 3
     store.close()
+
+
+async def test_an_old_copy_of_a_disk_takes_the_place_of_its_newest_heir(
+    running: Running, tmp_path: Path
+) -> None:
+    """Else two devices would go on from one ledger, and peers ask only what the older key spent."""
+    folder = tmp_path / "d"
+    await join(running.invite(), folder)
+    backup = tmp_path / "backup"
+    shutil.copytree(folder, backup)
+    heirs = [(await join(running.invite(), folder, replacing=True)).load() for _ in range(2)]
+    shutil.rmtree(folder)
+    backup.rename(folder)
+    restored = (await join(running.invite(), folder, replacing=True)).load()
+    assert restored.member.replaces == heirs[-1].member.device
+    assert heirs[-1].member.replaces == heirs[0].member.device
 
 
 async def test_replacing_fails_without_changing_anything(running: Running, tmp_path: Path) -> None:
