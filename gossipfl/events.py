@@ -280,6 +280,7 @@ class StartMerge:
     previous: Vector | None  # last accepted base, for the guard; None: no guard
     initial: Vector | None = None  # params0; None: no Convergence is wanted
     before: Vector | None = None  # the base that this round's training started from
+    weights: tuple[float, ...] | None = None  # weighted_mean only, the own model's first
 
 
 @dataclass(frozen=True, slots=True)

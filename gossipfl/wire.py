@@ -19,10 +19,12 @@ from gossipfl.identity import Signer, device_of, verify
 
 CONTENT_TYPE = "application/vnd.gossipfl.v1."
 # The types of protocol v1. "record" is an address record, "bundle" signs a bundle's manifest, the
-# "sum-" types are the steps of a group sum (gossipfl.groups.messages).
+# "sum-" types are the steps of a group sum (gossipfl.groups.messages), the "star-" types are what
+# clients of a hub's star mode sign (gossipfl.hub.star.wire).
 TYPES = frozenset(
     {
         *("member", "head", "receipt", "policy", "revocation", "record", "bundle", "marker"),
+        *("star-join", "star-model"),
         *("sum-keys", "sum-shares", "sum-roster", "sum-vector", "sum-set", "sum-reveal"),
     }
 )

@@ -127,7 +127,8 @@ def merge(effect: StartMerge, trainer: Trainer) -> MergeFinished | MergeFailed:
     """
     try:
         squared = _squared(effect)
-        merged = merge_step(effect.rule, effect.own, effect.received, effect.f, squared=squared)
+        own, weights = effect.own, effect.weights
+        merged = merge_step(effect.rule, own, effect.received, effect.f, weights, squared=squared)
     except RuleError as error:
         return MergeFailed(effect.job, str(error))
     try:

@@ -87,4 +87,41 @@ HUB: dict[str, ErrorEntry] = {
         "GET /api/v1/users shows who is there; make another operator before the last one goes",
         Exit.NO,
     ),
+    "GF840": ErrorEntry(
+        "not a registered client",
+        "register first (POST /api/v1/clients/register) with the code of an invitation, which an "
+        "operator of the hub makes",
+        Exit.IDENTITY,
+    ),
+    "GF841": ErrorEntry(
+        "what was signed was refused",
+        "the detail begins with the fault; fetch the training configuration again and sign anew",
+        Exit.NO,
+    ),
+    "GF842": ErrorEntry(
+        "blocked by an operator",
+        "ask whoever runs the hub; the detail says why",
+        Exit.IDENTITY,
+    ),
+    "GF843": ErrorEntry(
+        "not selected for this round",
+        "nothing is wrong: wait for the next round, the training configuration says when",
+        Exit.NO,
+    ),
+    "GF844": ErrorEntry(
+        "this round is over",
+        "fetch the training configuration and the global model again, train from those",
+        Exit.NO,
+    ),
+    "GF845": ErrorEntry(
+        "the update does not fit the privacy budget",
+        "nothing of it was used; GET /api/v1/privacy/budget says what is left and for whom",
+        Exit.BUDGET,
+    ),
+    "GF846": ErrorEntry(
+        "the policy or bundle was refused",
+        "only what an operator of this fleet signed counts; `gossipfl policy show FILE` says what "
+        "is in it",
+        Exit.IDENTITY,
+    ),
 }

@@ -22,6 +22,7 @@ from gossipfl.hub.rest.routing import Call, Route, answered, require_distinct
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 256  # guess: 200 clients at one instant and the people who watch them
+BODIES_BYTES_MAX = 128 << 20  # guess: being read at one instant; a third of what a hub may take
 REQUESTS_PER_S = 20.0  # guess, per caller: twice what the protocol grants a device
 REQUESTS_BURST = 100.0  # guess: a page that loads
 STRANGERS_PER_S = 5.0  # as at an issuer (gossipfl.fleet.service), per address, without a token
@@ -62,6 +63,7 @@ class Dispatcher:
         self.in_flight = 0
         self.refused: dict[str, int] = {}  # by code, for the metrics
         self.served = 0
+        self._bodies_bytes = 0  # being read now
         self._hub = hub
         self._authenticator = authenticator
         self._in_flight_max = in_flight_max
@@ -135,9 +137,29 @@ class Dispatcher:
     async def _answer(self, route: Route, request: web.Request) -> web.StreamResponse:
         caller = await self._admit(route, request)
         query = bodies.query(request, route.query)
-        body = await _body(route, request)
+        body = await self._body(route, request)
         call = Call(request, caller, body, query)
         return answered(route, await route.handler(self._hub, call))
+
+    async def _body(self, route: Route, request: web.Request) -> Any:
+        """The body as the route's type; None where it takes none. Raises Problem."""
+        if route.request is None:
+            if request.body_exists and request.content_length != 0:
+                raise Problem(413, "GF825", "this route takes no body")
+            return None
+        most = route.body_bytes
+        room = min(request.content_length or most, most)
+        if self._bodies_bytes and self._bodies_bytes + room > BODIES_BYTES_MAX:
+            raise busy("large bodies are under way")
+        self._bodies_bytes += room
+        try:
+            data = await bodies.read(request, route.kinds, most)
+        finally:
+            self._bodies_bytes -= room
+        kind = bodies.media_type(request)
+        if kind == bodies.OCTETS or route.request is bytes:
+            return data
+        return bodies.decode(data, kind, route.request)
 
     async def _admit(self, route: Route, request: web.Request) -> Caller:
         """The caller, if it may call this route now. Raises Problem."""
@@ -161,19 +183,6 @@ class Dispatcher:
         if not route.is_exempt and not self._callers.allow(caller.subject, now):
             raise too_many(f"at most {REQUESTS_PER_S:g} requests a second")
         return caller
-
-
-async def _body(route: Route, request: web.Request) -> Any:
-    """The body as the route's type; None where it takes none. Raises Problem."""
-    if route.request is None:
-        if request.body_exists and request.content_length != 0:
-            raise Problem(413, "GF825", "this route takes no body")
-        return None
-    data = await bodies.read(request, route.kinds, route.bytes_max)
-    kind = bodies.media_type(request)
-    if kind == bodies.OCTETS or route.request is bytes:
-        return data
-    return bodies.decode(data, kind, route.request)
 
 
 def _require_plain_path(request: web.Request) -> None:

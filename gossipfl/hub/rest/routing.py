@@ -64,7 +64,7 @@ class Route:
     words: str = ""
     query: Any = None
     kinds: tuple[str, ...] = (JSON,)
-    bytes_max: int = JSON_BYTES_MAX
+    bytes_max: int | Callable[[], int] = JSON_BYTES_MAX
     status: int = 200
     answer_kind: str = JSON
     tag: str = ""
@@ -75,6 +75,11 @@ class Route:
     def name(self) -> str:
         """Of the operation: unique, from the handler's module and name."""
         return f"{self.method.lower()}_{self.handler.__name__.strip('_')}"
+
+    @property
+    def body_bytes(self) -> int:
+        """The most that a body may have now."""
+        return self.bytes_max if isinstance(self.bytes_max, int) else self.bytes_max()
 
     @property
     def parameters(self) -> list[str]:
