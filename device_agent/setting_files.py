@@ -9,19 +9,17 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from device_agent.settings import ROWS, SECTIONS, Settings
 from gossipfl.errors import UserError
+from gossipfl.toml_files import near, read_file
 
 ENVIRONMENT = "GOSSIPFL_"
-FILE_BYTES_MAX = 256 * 1024  # guess: many times the commented template
 ENTRY_POINT = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-_HEADER = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
-_KEY = re.compile(r"""^\s*["']?([A-Za-z0-9_.-]+)["']?\s*=""")
 _ROWS = {row.name: row for row in ROWS}
 
 
@@ -69,17 +67,7 @@ def load(
 
 def read_toml(path: Path) -> list[Found]:
     """Every `[section] key = value` of a file. UserError GF103 if it cannot be read."""
-    try:
-        data = path.read_bytes()
-        if len(data) > FILE_BYTES_MAX:
-            raise UserError("GF103", f"{path} has more than {FILE_BYTES_MAX} bytes")
-        text = data.decode()
-        document = tomllib.loads(text)
-    except OSError as error:
-        raise UserError("GF103", f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError("GF103", f"{path}: not TOML: {error}") from error
-    lines = _lines(text)
+    document, lines = read_file(path)
     found = []
     for section, values in document.items():
         where = f"{path}:{lines.get(section, 1)}"
@@ -92,19 +80,6 @@ def read_toml(path: Path) -> list[Found]:
                 line = lines.get(f"{section}.{key}", lines.get(section, 1))
                 found.append(Found(section, key, value, f"{path}:{line}", path.parent))
     return found
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Line numbers of headers and keys, for messages: tomllib gives none."""
-    lines: dict[str, int] = {}
-    section = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            section = header[1].strip().strip("\"'")
-            lines.setdefault(section, number)
-        elif key := _KEY.match(line):
-            lines.setdefault(f"{section}.{key[1]}" if section else key[1], number)
-    return lines
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[Found]:
@@ -189,14 +164,3 @@ def _named(kind: Any) -> str:
         tuple[str, ...]: 'a list of texts, like ["a", "b"]',
     }
     return names.get(kind, "a text in quotes")
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """` is not known`, with the nearest known name, or all of them."""
-    from difflib import get_close_matches  # only when something is wrong already
-
-    names = list(known)
-    close = get_close_matches(name, names, n=1)
-    if close:
-        return f" is not known, did you mean {close[0]!r}?"
-    return f" is not known; known: {', '.join(names)}"

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
-from gossipfl.messages import Evidence, EvidenceKind, Head, Member
+from gossipfl.messages import Evidence, EvidenceKind, Head, Member, Receipt
 from gossipfl.objects import digest
+from gossipfl.pure import Pure, call
 from gossipfl.wire import check_signature, decode, encode, open_envelope
 
 
@@ -121,6 +122,18 @@ class Chains:
     def forget(self, device: bytes) -> None:
         self._chains.pop(device, None)
         self._gaps.pop(device, None)
+
+
+def open_receipt(data: bytes, member: Member, limits: Limits, pure: Pure = call) -> Receipt:
+    """A receipt that this member signed, whoever brought it. Raises PeerError; no date matters."""
+    envelope = pure(open_envelope, data, "receipt", limits.entry_bytes)
+    if envelope.key_id != member.key:
+        raise PeerError(Fault.WRONG_DEVICE, "a receipt of another device")
+    pure(check_signature, envelope)
+    receipt = pure(decode, envelope.payload, Receipt, limits.entry_bytes)
+    if receipt.device != member.device or receipt.fleet != member.fleet:
+        raise PeerError(Fault.WRONG_DEVICE, "the receipt names another device")
+    return receipt
 
 
 def verify_evidence(

@@ -33,11 +33,12 @@ class Collector:
         self._unasked: deque[tuple[bytes, Purpose]] = deque()  # until a head request is free
 
     def eligible(self) -> dict[bytes, float]:
-        """Live peers that may be asked, in a fixed order, and the weight of each."""
+        """Live peers that may be asked, in a fixed order, and the weight of each. A hub has no model."""
         core = self._core
         weight, now = core.reputation.weight, core.now
+        is_hub = core.roster.is_hub
         weights = {p.device: weight(p.device, now) for p in core.book.live(now)}
-        return {device: w for device, w in weights.items() if w > 0.0}
+        return {device: w for device, w in weights.items() if w > 0.0 and not is_hub(device)}
 
     def collect(self, peers: dict[bytes, float], purpose: Purpose) -> None:
         """`peers`: who may be sampled, and with what weight."""

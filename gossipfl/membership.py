@@ -215,6 +215,15 @@ class Roster:
     def by_device(self, device: bytes) -> Known | None:
         return self._by_device.get(device)
 
+    def is_hub(self, device: bytes) -> bool:
+        """A member that listens, records and relays, and never publishes a model."""
+        known = self._by_device.get(device)
+        return known is not None and known.member.role is Role.HUB
+
+    def members(self) -> list[Known]:
+        """All that are held, in the order in which they came."""
+        return list(self._by_digest.values())
+
     def by_digest(self, name: bytes) -> Known | None:
         return self._by_digest.get(name)
 

@@ -52,6 +52,7 @@ from gossipfl.events import (
 )
 from gossipfl.halt import Halt
 from gossipfl.held import held
+from gossipfl.holdings import Holdings, holdings
 from gossipfl.identity import short_name
 from gossipfl.inheritance import Inheritance
 from gossipfl.intake import Intake
@@ -214,6 +215,10 @@ class Node:
 
     def pulse(self) -> Pulse:
         return pulse(self._core)
+
+    def holdings(self) -> Holdings:
+        """What it knows of the fleet, for who records it."""
+        return holdings(self._core)
 
     def held(self) -> dict[str, tuple[int, int]]:
         """What it holds of all that peers can fill, and the bound of each."""

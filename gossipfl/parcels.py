@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from gossipfl.chains import SeenHead, verify_evidence
+from gossipfl.chains import SeenHead, open_receipt, verify_evidence
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import ObjectReceived, Topic
 from gossipfl.identity import short_name
-from gossipfl.messages import Evidence, Head, Receipt
+from gossipfl.messages import Evidence, Head
 from gossipfl.objects import PAGE_BITS_MAX, Kind, bytes_max, digest, is_index, unpack_list
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import check_signature, decode, open_envelope
@@ -152,15 +152,10 @@ class Parcels:
 
     def _receipt(self, pending: Pending, data: bytes) -> None:
         core = self._core
-        envelope = core.pure(open_envelope, data, "receipt", core.limits.entry_bytes)
-        known = core.roster.by_key(envelope.key_id)
-        if known is None or known.member.device != pending.device:
+        known = core.roster.by_device(pending.device or b"")
+        if known is None:
             raise PeerError(Fault.WRONG_DEVICE, "a receipt of another device")
-        core.pure(check_signature, envelope)
-        receipt = core.pure(decode, envelope.payload, Receipt, core.limits.entry_bytes)
-        if receipt.device != pending.device or receipt.fleet != core.fleet:
-            raise PeerError(Fault.WRONG_DEVICE, "the receipt names another device")
-        core.upkeep.receipt(pending, receipt)
+        core.upkeep.receipt(pending, open_receipt(data, known.member, core.limits, core.pure))
 
     # --- evidence --------------------------------------------------------------------------
 

@@ -143,8 +143,12 @@ class Policies:
         found = self._history.get(name)
         return found.data if found else None
 
+    def accepted(self) -> list[Accepted]:
+        """All that are held, the lowest first."""
+        return sorted(self._history.values(), key=lambda a: a.rank)
+
     def dump(self) -> bytes:
-        return pack_list([a.data for a in sorted(self._history.values(), key=lambda a: a.rank)])
+        return pack_list([a.data for a in self.accepted()])
 
     def load(self, data: bytes) -> None:
         for item in unpack_list(data, HISTORY_MAX * self._limits.entry_bytes):

@@ -42,6 +42,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Models", "models", "models", "list and export the model that the device holds"),
     ("Evidence", "audit", "audit", "check, show and prove what a hub has recorded"),
     ("Evidence", "privacy", "privacy", "plan what a budget buys; audit what leaks"),
+    ("Hub", "hub", "hub", "the optional hub that records and shows: make it, run it"),
     ("Any", "explain", "explain", "what an error code means and what to do"),
 )
 

@@ -164,6 +164,28 @@ def config_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def hub_config_page() -> str:
+    """docs/reference/hub-config.md"""
+    from gossipfl.hub.settings import ROWS
+
+    lines = [
+        _MADE,
+        "# Settings of a hub\n",
+        "One TOML file; `gossipfl hub init` writes it with every key and its comment, `--set "
+        "SECTION.KEY=VALUE` overrules it. An unknown key is an error that names the file, the line "
+        "and the nearest known name.\n",
+    ]
+    section = ""
+    for row in ROWS:
+        if row.section != section:
+            section = row.section
+            lines += [f"\n## [{section}]\n", "| key | default | meaning | the default is from |"]
+            lines.append("|---|---|---|---|")
+        cells = (f"`{row.key}`", _default(row.default), _cell(row.doc.help), _cell(row.doc.origin))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _default(value: object) -> str:
     """As one would write it in the file."""
     match value:

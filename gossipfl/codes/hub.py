@@ -21,6 +21,16 @@ HUB: dict[str, ErrorEntry] = {
         "restore the database from a backup; nothing was written to it",
         Exit.CONFIG,
     ),
+    "GF804": ErrorEntry(
+        "folder is no hub's",
+        "enrol it with a line of `gossipfl invite --role hub`",
+        Exit.IDENTITY,
+    ),
+    "GF805": ErrorEntry(
+        "API without TLS",
+        "set api.certificate and api.key, or let it listen on 127.0.0.1 behind a proxy",
+        Exit.CONFIG,
+    ),
     "GF821": ErrorEntry(
         "not logged in, or the token is no longer valid",
         "get a token (POST /api/v1/auth/token), or refresh yours, and send it as a Bearer token",

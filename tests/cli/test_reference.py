@@ -27,6 +27,7 @@ FIELDS_DOCUMENTED = (
         ("errors.md", reference.errors_page),
         ("cli.md", reference.cli_page),
         ("config.md", reference.config_page),
+        ("hub-config.md", reference.hub_config_page),
         ("scenarios.md", scenario_reference.scenarios_page),
     ],
 )

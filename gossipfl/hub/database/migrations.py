@@ -37,10 +37,11 @@ class Migration:
 def collect() -> tuple[Migration, ...]:
     """The migrations of every area of the hub, in the order in which areas build on each other."""
     from gossipfl.hub.auth import schema as auth
+    from gossipfl.hub.fleet import tables as fleet
     from gossipfl.hub.log import tables as log
     from gossipfl.hub.star import schema as star
 
-    return (*auth.MIGRATIONS, *log.MIGRATIONS, *star.MIGRATIONS)
+    return (*auth.MIGRATIONS, *log.MIGRATIONS, *fleet.MIGRATIONS, *star.MIGRATIONS)
 
 
 def pending(

@@ -1,0 +1,111 @@
+"""`gossipfl hub`: make a hub's folder and config, and run one."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from gossipfl.cli.output import Result, line, progress
+from gossipfl.errors import UserError
+
+CONFIG = "hub.toml"
+
+
+def add_parser(subparsers: Any) -> None:
+    hub = subparsers.add_parser("hub", help="the optional hub: make and run one")
+    verbs = hub.add_subparsers(dest="hub_verb")
+    init_parser = verbs.add_parser("init", help="make a hub's folder and its commented hub.toml")
+    init_parser.add_argument("--state", type=Path, required=True, metavar="DIR")
+    _add_set(init_parser)
+    init_parser.set_defaults(handler=init)
+
+    run_parser = verbs.add_parser("run", help="run the hub until SIGTERM or Ctrl-C")
+    run_parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="what `gossipfl hub init` wrote"
+    )
+    _add_set(run_parser)
+    run_parser.set_defaults(handler=run)
+
+
+def _add_set(parser: Any) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="one setting, over the file",
+    )
+
+
+def _flags(given: list[str]) -> dict[str, str]:
+    flags = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name:
+            raise UserError("GF100", f"--set {text}: SECTION.KEY=VALUE is wanted")
+        flags[name.strip()] = value.strip()
+    return flags
+
+
+def init(args: Namespace) -> Result:
+    """The folder (0700) and a config in which every default says where it comes from."""
+    from gossipfl.hub.settings import load_settings, template
+
+    flags = _flags(args.set)
+    settings = load_settings((), flags)
+    given = {name: _value(settings, name) for name in flags}
+    path = args.state / CONFIG
+    try:
+        args.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template(given))
+    except FileExistsError as error:
+        raise UserError(
+            "GF103", f"{path} is there already", "edit it, or move it away to get a fresh one"
+        ) from error
+    except OSError as error:
+        raise UserError("GF103", f"{path}: {error.strerror or error}") from error
+    joined = (args.state / "member").exists()
+    steps = [f"gossipfl hub run --config {path}"]
+    if not joined:
+        steps.insert(0, f"gossipfl join LINE --state {args.state}")
+    text = f"wrote {path}\nnext:\n" + "\n".join(f"  {step}" for step in steps)
+    if not joined:
+        text += "\nthe line is printed by: gossipfl invite --role hub"
+    return Result({"config": str(path), "state": str(args.state), "joined": joined}, text)
+
+
+def _value(settings: Any, name: str) -> object:
+    """A path on the command line is relative to where one stands, in the file to the file."""
+    section, _, key = name.partition(".")
+    value = getattr(getattr(settings, section), key)
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def run(args: Namespace) -> Result:
+    """The hub, until SIGTERM or SIGINT."""
+    import asyncio
+
+    from device_agent import logs
+    from gossipfl.hub.service import Service
+    from gossipfl.hub.settings import load_settings
+
+    settings = load_settings([args.config], _flags(args.set))
+    level = "warning" if args.quiet else "debug" if args.verbose else settings.logging.level
+    logs.set_up(level, settings.logging.format)
+
+    async def serve() -> None:
+        service = Service(settings)
+        running = asyncio.create_task(service.run())
+        ready = asyncio.create_task(service.ready.wait())
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if service.address is not None and not running.done():
+            if args.json:
+                line({"url": service.address.url})
+            progress(args, f"the hub is at {service.address.url}; Ctrl-C stops it")
+        await running
+
+    asyncio.run(serve())
+    return Result({}, "stopped")

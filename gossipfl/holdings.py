@@ -1,0 +1,57 @@
+"""What a node knows of its fleet, as verified objects: for a hub, which records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gossipfl.core import Core
+from gossipfl.events import Address
+from gossipfl.membership import Known
+from gossipfl.messages import Head
+from gossipfl.objects import unpack_list
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One device that has proved itself, its newest verified head, and where it answers."""
+
+    known: Known
+    head: Head | None
+    addresses: tuple[Address, ...]
+    is_live: bool
+
+    @property
+    def device(self) -> bytes:
+        return self.known.member.device
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Objects by what they are about: the device that joined, signed, or is accused."""
+
+    members: tuple[Known, ...]
+    neighbours: tuple[Neighbour, ...]
+    policies: tuple[tuple[bytes, bytes], ...]  # (signer's device, policy object)
+    revocations: Mapping[bytes, bytes]  # device -> revocation object
+    evidence: tuple[tuple[bytes, bytes], ...]  # (accused device, evidence object)
+
+
+def holdings(core: Core) -> Holdings:
+    """All of it: bounded by `Limits.devices`."""
+    neighbours = []
+    for peer in core.book.peers.values():
+        known = core.roster.by_device(peer.device)
+        if known is not None:
+            live = core.book.is_live(peer.device, core.now)
+            neighbours.append(Neighbour(known, peer.head, tuple(peer.addresses), live))
+    revocations = core.roster.revocations()
+    size = core.limits.devices * core.limits.entry_bytes
+    entries = unpack_list(revocations, size) if revocations is not None else []
+    return Holdings(
+        tuple(core.roster.members()),
+        tuple(neighbours),
+        tuple((a.signer, a.data) for a in core.policies.accepted()),
+        dict(zip(core.roster.revoked(), entries, strict=True)),
+        tuple((device, data) for (device, _), data in sorted(core.evidence.items())),
+    )

@@ -1,0 +1,1 @@
+"""How the hub follows its fleet: a node of its own that listens, and a recorder beside it."""

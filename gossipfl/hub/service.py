@@ -1,0 +1,160 @@
+"""One process of a hub: the application, its listener, its background tasks, and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gossipfl.audit.notes import log_key
+from gossipfl.config import Limits
+from gossipfl.errors import UserError
+from gossipfl.fleet import files
+from gossipfl.fleet.stored import DeviceIdentity, load_identity
+from gossipfl.hub.broadcast import Broadcast
+from gossipfl.hub.database import open_database
+from gossipfl.hub.health import HealthApi
+from gossipfl.hub.hub import Hub, wall
+from gossipfl.hub.leader import Leader
+from gossipfl.hub.log.log import HubLog
+from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
+from gossipfl.hub.rest.problems import unauthorised
+from gossipfl.hub.settings import HubSettings
+from gossipfl.hub.supervisor import Supervisor
+from gossipfl.identity import short_name
+from gossipfl.messages import Role
+
+log = logging.getLogger(__name__)
+
+REQUEST_BYTES_MAX = 64 * 1024 * 1024  # as Limits.bundle_bytes: an update of the largest model
+END_S = 10.0  # requests under way get so long at the end; systemd gives 90 s
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the API answers."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
+
+
+class Nobody:
+    """The authenticator of a hub without accounts: all that is not public is refused."""
+
+    async def caller(self, request: web.Request) -> object:
+        raise unauthorised("this hub knows nobody")
+
+
+def build(hub: Hub) -> web.Application:
+    """The application of one instance. It keeps nothing between requests."""
+    app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+    Dispatcher(hub, HealthApi().routes(), Nobody()).install(app)  # type: ignore[arg-type]
+    return app
+
+
+class Service:
+    """Start, live, stop. Made anew for each start of the process."""
+
+    def __init__(self, settings: HubSettings, limits: Limits | None = None) -> None:
+        self._settings = settings
+        self._limits = limits or Limits()
+        self._stop = asyncio.Event()
+        self.address: Address | None = None
+        self.ready = asyncio.Event()
+        self.hub: Hub | None = None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def run(self, *, signals: bool = True) -> None:
+        """Until SIGTERM, SIGINT or `stop`. Raises UserError if it cannot start or go on."""
+        settings = self._settings
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        tls = _tls(settings)
+        identity = _hub_identity(settings)
+        async with AsyncExitStack() as parts:
+            database = await open_database(settings.dsn, password=_password(settings))
+            parts.push_async_callback(database.close)
+            hub_log = HubLog(database, log_key(identity.signer.key_id))
+            events = Broadcast()
+            leader = Leader(settings, identity, database, hub_log, events, wall, self._limits)
+            supervisor = Supervisor(lambda name, problem: events.tell("task", name=name))
+            hub = self.hub = Hub(settings, identity, database, hub_log, leader, events, supervisor)
+            parts.push_async_callback(supervisor.close)
+            supervisor.start("leader", leader.run)
+            await self._serve(parts, hub, tls)
+            self.ready.set()
+            await self._until_stopped(supervisor)
+            log.info("stopping")
+
+    async def _until_stopped(self, supervisor: Supervisor) -> None:
+        stopping = asyncio.create_task(self._stop.wait())
+        failing = asyncio.create_task(supervisor.failed())
+        try:
+            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                failing.result()
+        finally:
+            for task in (stopping, failing):
+                task.cancel()
+            await asyncio.gather(stopping, failing, return_exceptions=True)
+
+    async def _serve(self, parts: AsyncExitStack, hub: Hub, tls: ssl.SSLContext | None) -> None:
+        api = self._settings.api
+        runner = web.AppRunner(build(hub), shutdown_timeout=END_S, **SERVER_OPTIONS)
+        await runner.setup()
+        parts.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, api.host, api.port, ssl_context=tls)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UserError("GF302", f"{api.host} port {api.port}: {error}") from error
+        port = runner.addresses[0][1]
+        self.address = Address(api.host, port, tls is not None)
+        name = short_name(hub.identity.signer.device)
+        log.info("hub %s answers at %s", name, self.address.url)
+
+
+def _hub_identity(settings: HubSettings) -> DeviceIdentity:
+    """The identity of the state folder, which must be a hub's. UserError GF804 and those of
+    `load_identity`."""
+    identity = load_identity(settings.hub.state)
+    if identity.member.role is not Role.HUB:
+        what = f"{settings.hub.state} is enrolled as {identity.member.role.value}"
+        raise UserError("GF804", what)
+    return identity
+
+
+def _password(settings: HubSettings) -> str | None:
+    path = settings.database.password_file
+    return None if path is None else files.read_secret(path).decode().strip()
+
+
+def _tls(settings: HubSettings) -> ssl.SSLContext | None:
+    """Off loopback there is no API without TLS. UserError GF805, GF301."""
+    api = settings.api
+    if api.certificate is None or api.key is None:
+        if not api.is_loopback or api.certificate is not None or api.key is not None:
+            raise UserError("GF805", f"api.host = {api.host!r} without certificate and key")
+        return None
+    files.require_private(api.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(api.certificate, api.key)
+    except (OSError, ssl.SSLError) as error:
+        raise UserError("GF301", f"{error} (files: {api.certificate}, {api.key})") from error
+    return context

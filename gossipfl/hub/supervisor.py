@@ -1,0 +1,95 @@
+"""Background tasks that are restarted when they fail, and say so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gossipfl.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.5  # before the first restart; doubles with each failure in a row
+PAUSE_MAX_S = 5.0  # so that a full disk is noticed to have space again in less than ten seconds
+CALM_S = 60.0  # who ran so long starts from the first pause again
+
+
+@dataclass(slots=True)
+class Health:
+    """How one task is."""
+
+    name: str
+    is_running: bool = False
+    restarts: int = 0
+    problem: str = ""  # of the last failure; "" while it runs
+    last_failure: str = ""
+
+
+class Supervisor:
+    """Runs tasks until `close`. `told(name, problem)` hears of every failure."""
+
+    def __init__(self, told: Callable[[str, str], None] = lambda name, problem: None) -> None:
+        self.health: dict[str, Health] = {}
+        self._told = told
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._fatal: asyncio.Future[None] | None = None
+
+    def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work()`, again whenever it ends. A UserError is for a person: it ends everything."""
+        self.health[name] = Health(name)
+        self._tasks[name] = asyncio.create_task(self._keep(name, work), name=f"hub-{name}")
+
+    async def failed(self) -> None:
+        """Waits until something failed that no restart can mend, and raises it."""
+        if self._fatal is None:
+            self._fatal = asyncio.get_running_loop().create_future()
+        await self._fatal
+
+    async def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
+
+    def problems(self) -> list[str]:
+        return [f"{h.name}: {h.problem}" for h in self.health.values() if h.problem]
+
+    async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        health = self.health[name]
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            health.is_running = True
+            calm = loop.call_later(CALM_S, _forgive, health)
+            try:
+                await work()
+                problem = "it ended"
+            except UserError as error:
+                problem = f"{error.code}: {error.cause}"
+                self._end(error)
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+                log.warning("%s failed and is restarted: %s", name, problem)
+                log.debug("its traceback", exc_info=True)
+            finally:
+                calm.cancel()
+                health.is_running = False
+            failures = 1 if loop.time() - began > CALM_S else failures + 1
+            health.restarts += 1
+            health.problem = health.last_failure = problem
+            self._told(name, problem)
+            await asyncio.sleep(min(PAUSE_MAX_S, PAUSE_S * 2 ** (failures - 1)))
+
+    def _end(self, error: UserError) -> None:
+        if self._fatal is None:
+            self._fatal = asyncio.get_running_loop().create_future()
+        if not self._fatal.done():
+            self._fatal.set_exception(error)
+            self._fatal.exception()
+
+
+def _forgive(health: Health) -> None:
+    health.problem = ""

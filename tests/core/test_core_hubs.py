@@ -1,0 +1,37 @@
+"""A hub among the peers: it is followed as everybody is, and never asked for a model."""
+
+from __future__ import annotations
+
+from harness import Table
+
+from gossipfl.messages import Role
+
+
+def test_a_hub_is_a_live_peer_that_no_round_waits_for() -> None:
+    table = Table(n=3)
+    devices = [table.device() for _ in range(3)]
+    hub = table.puppet(Role.HUB)
+    hub.publish()
+    table.employ()
+    table.introduce()
+    table.until(lambda: all(d.node.view().merges >= 2 for d in devices), 300.0)
+    for device in devices:
+        peer = device.peer(hub)
+        assert peer is not None
+        assert peer.state == "live"
+        assert device.node.view().sample <= 2
+        assert not peer.sampled
+
+
+def test_what_a_node_holds_of_its_fleet_is_there_for_a_recorder() -> None:
+    table = Table(n=3)
+    devices = [table.device() for _ in range(3)]
+    table.employ()
+    table.introduce()
+    table.until(lambda: all(d.node.view().merges >= 3 for d in devices), 300.0)
+    found = devices[0].node.holdings()
+    assert {n.device for n in found.neighbours} == {d.id for d in devices[1:]}
+    assert all(n.head is not None and n.head.receipts is not None for n in found.neighbours)
+    assert {known.member.device for known in found.members} >= {d.id for d in devices}
+    assert [data for _, data in found.policies] == [table.policy]
+    assert (found.revocations, found.evidence) == ({}, ())
