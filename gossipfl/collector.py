@@ -33,7 +33,7 @@ class Collector:
         self._unasked: deque[tuple[bytes, Purpose]] = deque()  # until a head request is free
 
     def eligible(self) -> dict[bytes, float]:
-        """Live peers that may be asked, in a fixed order, and the weight of each. A hub has no model."""
+        """Live peers that may be asked, in a fixed order, and the weight of each. No hubs."""
         core = self._core
         weight, now = core.reputation.weight, core.now
         is_hub = core.roster.is_hub
