@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from argparse import Namespace
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from gossipfl.cli.audit_logs import HELP, OpenLog, fleet_of_log, with_log
 from gossipfl.cli.output import Result
 from gossipfl.errors import Exit, UserError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 SHOWN_MAX = 256  # as many as one bundle holds
-
-T = TypeVar("T")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,18 +33,25 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     one.set_defaults(handler=verify)
     two = words.add_parser("show", help="checkpoints and entries")
-    two.add_argument("log", metavar="LOG", help="an export")
+    two.add_argument("log", metavar="LOG", help=HELP)
     two.add_argument("--first", type=int, metavar="N", help="default: the last entries")
     two.add_argument("--count", type=int, default=SHOWN, metavar="N", help=f"default {SHOWN}")
     two.set_defaults(handler=show)
     three = words.add_parser("prove", help="write the proof that one entry is in the log")
-    three.add_argument("log", metavar="LOG", help="an export")
+    three.add_argument("log", metavar="LOG", help=HELP)
     three.add_argument("entry", type=int, metavar="N", help="its index, as `show` prints it")
     three.add_argument("--closed", action="store_true", help="without what the entry says")
     three.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default entry-N.tlog-proof"
     )
     three.set_defaults(handler=prove)
+    exporting = words.add_parser("export", help="write the whole log into one file for an auditor")
+    exporting.add_argument("log", metavar="LOG", help=HELP)
+    exporting.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    exporting.add_argument(
+        "--no-payloads", action="store_true", help="without what the entries say"
+    )
+    exporting.set_defaults(handler=export)
     four = words.add_parser("key", help="the keys with which a hub signs and a device cosigns")
     four.add_argument("--state", type=Path, required=True, metavar="DIR")
     four.set_defaults(handler=key)
@@ -165,7 +170,7 @@ def show(args: Namespace) -> Result:
     """The newest checkpoint and a page of entries."""
     if not 1 <= args.count <= SHOWN_MAX:
         raise UserError("GF100", f"--count is 1 to {SHOWN_MAX}")
-    return _with_log(args.log, lambda reader: _page(reader, args.first, args.count))
+    return with_log(args.log, lambda log: _page(log.reader, args.first, args.count))
 
 
 async def _page(reader: LogReader, first: int | None, count: int) -> Result:
@@ -217,7 +222,7 @@ def prove(args: Namespace) -> Result:
     """A C2SP tlog-proof in a file, for `verify` here or elsewhere."""
     from gossipfl.fleet import files
 
-    encoded = _with_log(args.log, lambda reader: _proof(reader, args.entry, args.closed))
+    encoded = with_log(args.log, lambda log: _proof(log.reader, args.entry, args.closed))
     output = args.output or Path(f"entry-{args.entry}.tlog-proof")
     # What an entry says may be about somebody: readable by its owner alone.
     files.write_file(output, encoded, files.PUBLIC_MODE if args.closed else files.SECRET_MODE)
@@ -245,6 +250,61 @@ async def _proof(reader: LogReader, index: int, closed: bool) -> bytes:
         opened = (salts[payload.subject], payload.data)
     hashes = prove_inclusion(index, size, nodes)
     return make_proof(index, entry, hashes, note, opened).encode()
+
+
+def export(args: Namespace) -> Result:
+    """A tar, as docs/reference/audit-log.md describes it. A hub's log notes that it was taken."""
+    return with_log(args.log, lambda log: _export(log, args.output, not args.no_payloads))
+
+
+async def _export(log: OpenLog, output: Path, payloads: bool) -> Result:
+    import os
+
+    from gossipfl.audit.exports import Exporter
+    from gossipfl.audit.opened import ExportReader
+
+    fleet = await fleet_of_log(log)
+    if isinstance(log.reader, ExportReader) and payloads and not log.reader.about.payloads:
+        raise UserError("GF903", "that export has no payloads", "export with --no-payloads")
+    written = 0
+    partial = output.with_name(f".{output.name}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        # What entries say may be about somebody: readable by its owner alone.
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+            async for chunk in Exporter(log.reader, fleet, payloads).chunks():
+                written += file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(output)
+    except OSError as error:
+        raise UserError("GF215", f"{output}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    if log.database is not None:
+        await _note_export(log, payloads, written)
+    data = {"file": str(output), "bytes": written, "payloads": payloads, "fleet": fleet.hex()}
+    hint = f"gossipfl audit verify {output} --hub-key FILE"
+    return Result(data, f"written to {output}, {written} bytes: {hint}")
+
+
+async def _note_export(log: OpenLog, payloads: bool, written: int) -> None:
+    """Who took an export is itself an entry."""
+    import getpass
+    import json
+    import time
+
+    from gossipfl.audit.entries import EntryKind, account_subject
+    from gossipfl.hub.log.drafts import Draft, stage
+
+    if log.database is None:
+        return
+    user = f"{getpass.getuser()} (command line)"
+    said = {"by": user, "bytes": written, "payloads": payloads}
+    data = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+    draft = Draft(EntryKind.EXPORT, account_subject(user), data, int(time.time()))
+    async with log.database.transaction() as transaction:
+        await stage(transaction, [draft])
 
 
 def key(args: Namespace) -> Result:
@@ -276,22 +336,3 @@ def _key_of(path: Path) -> Key:
         raise UserError("GF215", f"{path}: {error.strerror}") from error
     except (AuditRefused, UnicodeDecodeError) as error:
         raise UserError("GF901", f"{path}: {error}") from error
-
-
-def _with_log(name: str, read: Callable[[LogReader], Coroutine[Any, Any, T]]) -> T:
-    """Run `read` on the log of that name. Whatever it does not hold is told as such."""
-    from gossipfl.audit.opened import ExportReader
-    from gossipfl.audit.refused import AuditRefused
-
-    path = Path(name)
-    try:
-        with path.open("rb") as file:
-            try:
-                reader = ExportReader(file)
-            except AuditRefused as error:
-                raise UserError("GF902", f"{path}: {error}") from error
-            return asyncio.run(read(reader))
-    except OSError as error:
-        raise UserError("GF902", f"{path}: {error.strerror}") from error
-    except AuditRefused as error:
-        raise UserError("GF903", str(error)) from error
