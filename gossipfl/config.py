@@ -145,4 +145,5 @@ class NodeSettings:
     # False: these keys have signed heads, or may have. With an empty store they sign none before a
     # majority of the fleet has said what it holds of theirs.
     first_start: bool = True
+    trains: bool = True  # False: a hub's node, which loads no bundle and so takes part in no round
     reputation: bool = True  # off: peers are watched, but only evidence has an effect

@@ -134,6 +134,9 @@ class Steering:
         core.shelf.put(policy.bundle_object, data)
         core.publisher.store(data)
         core.publisher.touch("bundle")
+        if not core.settings.trains:  # it is kept for who asks, and not looked into
+            core.job.loading, core.job.failed = None, "this node trains nothing"
+            return
         core.emit(LoadJob(policy.bundle, data))
 
     def seek(self) -> None:

@@ -46,6 +46,9 @@ def add_parser(subparsers: Any) -> None:
         "--folder", type=Path, default=Path(".gossipfl-demo"), metavar="DIR", help="where it lives"
     )
     parser.add_argument(
+        "--no-hub", action="store_true", help="without a hub, and so without an audit log"
+    )
+    parser.add_argument(
         "--no-browser", action="store_true", help="open no page (this version has none to open)"
     )
     parser.set_defaults(handler=demo)
@@ -76,6 +79,7 @@ def demo(args: Namespace) -> Result:
         seed=args.seed,
         folder=args.folder,
         once=once,
+        hub=not args.no_hub,
     )
     outcome = show(plan, palette(args, sys.stderr).paint)
     text = words(outcome, palette(args).paint) if once else ""

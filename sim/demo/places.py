@@ -139,11 +139,12 @@ def settle(
     shipped: Path,
     ports: Sequence[int],
     poison: Callable[[Examples], Examples] = lambda examples: examples,
+    hub_port: int | None = None,
 ) -> list[Place]:
     """The fleet, its signed job, and keys, data and config of every device.
 
     The fleet's own folder is `folder`/fleet; `shipped` is the bundle that its operator signs;
-    `poison` makes a liar's examples what its attack wants.
+    `poison` makes a liar's examples what its attack wants; at `hub_port` there may be a hub.
     """
     fleet = make_fleet(folder / "fleet", "demo")
     bundle, policy = sign_job(job, fleet.operator().load(), shipped, folder)
@@ -158,6 +159,8 @@ def settle(
         write_data(home / "data", part if number < honest else poison(part), test, brightest)
         # Two static seeds each beside mDNS: enough to find everybody through address records.
         seeds = [f"127.0.0.1:{ports[(number + step) % len(ports)]}" for step in (1, 2)]
+        if hub_port is not None:
+            seeds.append(f"127.0.0.1:{hub_port}")
         settings = {
             "network.port": port,
             "network.advertise": [f"127.0.0.1:{port}"],

@@ -15,6 +15,7 @@ from gossipfl.bundle.archive import read_path
 from gossipfl.errors import UserError
 from gossipfl.messages import Training
 from sim.attacks import in_words
+from sim.demo import hub as demo_hub
 from sim.demo.agents import Lie, ask, command, shipped_bundle, trainers
 from sim.demo.places import Job, Place, free_ports, own_folder, settle
 from sim.demo.processes import Child, Children
@@ -43,6 +44,7 @@ class Plan:
     seed: int
     folder: Path
     once: bool
+    hub: bool = True
 
     def lie(self, job: Job) -> Lie:
         """What the liars are told."""
@@ -60,6 +62,7 @@ class Stage:
     children: Children
     began: float
     lie: Lie
+    hub: tuple[demo_hub.HubPlace, Child] | None = None
 
     def say(self, text: str) -> None:
         self.screen.say(text)
@@ -99,13 +102,19 @@ def start(stage: Stage, folder: Path) -> Watch:
     job = stage.job
     honest = job.devices - job.liars
     stage.say(f"1/3 making a fleet of {job.devices} devices in {folder}/ ({honest} honest)")
-    ports = free_ports(job.devices, stage.say)
+    ports = free_ports(job.devices + 2 * stage.plan.hub, stage.say)
     poison = stage.lie.conspiracy().poison
-    places = settle(job, folder, shipped_bundle(BUNDLE), ports, poison)
+    hub_port = ports[-2] if stage.plan.hub else None
+    shipped = shipped_bundle(BUNDLE)
+    places = settle(job, folder, shipped, ports[: job.devices], poison, hub_port)
     fleet = []
     for place in places:
         child = launch(stage.children, place, stage.lie)
         fleet.append(Watched(place, child))
+    if stage.plan.hub:
+        hub = demo_hub.settle_hub(folder, places, (ports[-2], ports[-1]))
+        stage.hub = (hub, demo_hub.launch_hub(stage.children, hub))
+        stage.say(f"    a hub keeps the audit log of all this: {hub.url}/health")
     for watched in fleet:
         if watched.place.is_liar:
             lie = in_words(stage.plan.attack)
@@ -163,6 +172,10 @@ def conclude(stage: Stage, watch: Watch) -> Outcome:
     liars = trainers(bundle, [w.place for w in watch.liars])
     lie = stage.lie.conspiracy()
     accuracies = undefended(honest, liars, job.training, job.rounds, job.seed, lie)
+    audit = None
+    if stage.hub is not None:
+        receipts = sum(int(w.value("base_round", 0)) for w in watch.honest)
+        audit = demo_hub.audit(*stage.hub, receipts)
     return Outcome(
         honest=watch.honest,
         liars=watch.liars,
@@ -171,6 +184,7 @@ def conclude(stage: Stage, watch: Watch) -> Outcome:
         seconds_run=stage.now,
         attack=attack,
         must_be_caught=not lie.looks_honest,
+        audit=audit,
     )
 
 

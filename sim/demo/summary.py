@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sim.demo.hub import Audit
 from sim.demo.references import HOW, Accuracies, summarise
 from sim.demo.table import Paint, share, size
 from sim.demo.watch import Watched
@@ -26,6 +27,7 @@ class Outcome:
     seconds_run: float
     attack: str
     must_be_caught: bool = True  # False: the lie looks like an honest model, accuracy decides
+    audit: Audit | None = None  # None: there was no hub
 
     @property
     def together(self) -> Accuracies:
@@ -63,7 +65,8 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         caught = self.is_liar_quarantined or not self.must_be_caught
-        return self.has_converged and caught and not self.is_honest_quarantined
+        logged = self.audit is None or self.audit.verified
+        return self.has_converged and caught and logged and not self.is_honest_quarantined
 
 
 def data(outcome: Outcome) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def data(outcome: Outcome) -> dict[str, Any]:
         "undefended_accuracy": {**asdict(outcome.undefended), "how": HOW},
         "liar_quarantined": outcome.is_liar_quarantined,
         "converged": outcome.has_converged,
+        "audit": None if outcome.audit is None else outcome.audit.data(),
         "attack": outcome.attack,
         "rounds": outcome.rounds,
         "seconds_to_first_round": round(max(firsts), 2) if firsts else None,
@@ -124,6 +128,8 @@ def words(outcome: Outcome, paint: Paint) -> str:
         "no example left its device"
     )
     lines += [_verdict(w, outcome) for w in outcome.liars]
+    if outcome.audit is not None:
+        lines.append(paint(outcome.audit.words(), "green" if outcome.audit.verified else "red"))
     ok = "the fleet converged" if outcome.has_converged else "the fleet did NOT converge"
     lines.append(paint(ok, "green" if outcome.has_converged else "red", bold))
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gossipfl.messages import Training
 from sim.attacks import attack
 from sim.demo import places
 from sim.demo.agents import Lie, command, shipped_bundle, trainers
+from sim.demo.hub import Audit
 from sim.demo.places import Job, Place, free_ports, own_folder, settle, shards
 from sim.demo.processes import Children
 from sim.demo.references import Accuracies, summarise, undefended
@@ -306,6 +308,17 @@ class FakeChild:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path)
+
+
+def test_a_log_that_does_not_verify_is_no_success(fleet: Fleet) -> None:
+    fleet.accuse(6)
+    good = replace(fleet.outcome(), audit=Audit(entries=312, receipts=120, verified=True))
+    assert good.is_good
+    assert "audit log: 312 entries, verified" in words(good, plain)
+    assert data(good)["audit"]["entries"] == 312
+    bad = replace(good, audit=Audit(entries=312, problem="entry 7: it is no valid receipt"))
+    assert not bad.is_good
+    assert "audit log: NOT verified: entry 7: it is no valid receipt" in words(bad, plain)
 
 
 def test_a_good_run_is_good_and_says_who_lied_and_why(fleet: Fleet) -> None:

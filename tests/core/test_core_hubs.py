@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from harness import Table
 
+from gossipfl.config import NodeSettings
+from gossipfl.events import LoadJob, Start
 from gossipfl.messages import Role
+from gossipfl.node import Node
+from gossipfl.objects import digest
 
 
 def test_a_hub_is_a_live_peer_that_no_round_waits_for() -> None:
@@ -21,6 +25,21 @@ def test_a_hub_is_a_live_peer_that_no_round_waits_for() -> None:
         assert peer.state == "live"
         assert device.node.view().sample <= 2
         assert not peer.sampled
+
+
+def test_a_node_that_trains_nothing_keeps_the_bundle_for_who_asks() -> None:
+    table = Table(n=3)
+    device = table.device()
+    settings = NodeSettings(pace=table.pace, limits=table.limits, trains=False)
+    hub = table.device(keys=table.fleet.admit(Role.HUB))
+    hub.node = Node(table.fleet.identity(hub.keys), settings, 7)
+    table.send(hub, Start(hub.store.load(), table.wall))
+    table.employ(device)
+    table.introduce()
+    table.until(lambda: hub.node.shelf.object(digest(table.job.data)) is not None, 120.0)
+    table.advance(120.0)
+    assert hub.sent(LoadJob) == []
+    assert not [notice for notice in hub.notices if notice.warning]
 
 
 def test_what_a_node_holds_of_its_fleet_is_there_for_a_recorder() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -42,7 +44,7 @@ def agents_below(folder: Path) -> list[int]:
                 words = (entry / "cmdline").read_text().split("\0")
             except OSError:
                 continue
-            if any(str(folder) in word and word.endswith("config.toml") for word in words):
+            if any(str(folder) in word and word.endswith(".toml") for word in words):
                 found.append(int(entry.name))
     return found
 
@@ -67,6 +69,8 @@ def test_six_devices_learn_together_and_the_liar_is_caught(tmp_path: Path) -> No
             assert device["bytes_sent"] > 0
             assert device["rss_mb"] > 0
     assert data["devices"][-1]["reason"]
+    assert data["audit"]["verified"] is True
+    assert data["audit"]["receipts"] >= 6 * 20
     assert agents_below(tmp_path) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
 
@@ -88,6 +92,45 @@ def test_liars_that_need_more_than_a_trainer_are_real_agents_too(
     assert agents_below(tmp_path) == []
 
 
+def test_a_fleet_whose_hub_is_killed_half_way_finishes_all_the_same(tmp_path: Path) -> None:
+    demo = start(
+        tmp_path, "--once", "--json", "--devices", "4", "--attackers", "0", "--rounds", "8"
+    )
+    database = tmp_path / "demo" / "hub" / "hub.db"
+    until = time.monotonic() + 180
+    while not logged(database):
+        assert demo.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    (hub,) = [pid for pid in agents_below(tmp_path) if b"hub.toml" in command_of(pid)]
+    os.kill(hub, signal.SIGKILL)
+    out, err = demo.communicate(timeout=RUN_S)
+    assert demo.returncode == 0, err[-3000:]
+    found = json.loads(out.splitlines()[-1])["data"]
+    assert found["converged"] is True
+    assert found["audit"]["verified"] is True
+    assert 0 < found["audit"]["receipts"] < 4 * 8
+    assert agents_below(tmp_path) == []
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def logged(database: Path) -> int:
+    """Receipts that a checkpoint covers; 0 while there is no database."""
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(database, timeout=10)) as reader:
+        try:
+            (count,) = reader.execute(
+                "SELECT COUNT(*) FROM log_entries WHERE kind = 2 AND position IS NOT NULL"
+            ).fetchone()
+        except sqlite3.OperationalError:  # its tables are being made
+            return 0
+    return int(count)
+
+
 def test_ctrl_c_stops_every_agent_and_a_busy_port_is_said_aloud(tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", PORT)) if _is_free(PORT) else socket.socket():
         demo = start(tmp_path, "--devices", "4", "--attackers", "1")
@@ -98,7 +141,7 @@ def test_ctrl_c_stops_every_agent_and_a_busy_port_is_said_aloud(tmp_path: Path) 
             assert time.monotonic() < until
             lines.append(demo.stderr.readline())
         assert any(f"port {PORT}" in line for line in lines)
-        assert len(agents_below(tmp_path)) == 4
+        assert len(agents_below(tmp_path)) == 4 + 1  # and the hub
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=90)
     assert demo.returncode == 130

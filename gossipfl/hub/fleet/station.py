@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gossipfl.config import PACES, Limits, NodeSettings
-from gossipfl.errors import UserError
+from gossipfl.errors import LocalError
 from gossipfl.events import (
     Address,
     Effect,
@@ -70,6 +70,7 @@ class FleetStation:
                 pace=replace(pace, poll_peers=POLL_PEERS),
                 limits=limits,
                 capability="hub",
+                trains=False,
                 first_start=self._first.exists(),
             ),
             secrets.randbits(64),
@@ -172,7 +173,7 @@ class FleetStation:
 
 
 def _no_job(_: bytes, __: bytes) -> NoReturn:
-    raise UserError("GF804", "a hub trains nothing; it keeps the bundle for who asks")
+    raise LocalError("a hub's node asks for no trainer")
 
 
 def parse(text: str) -> Address:
