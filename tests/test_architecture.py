@@ -102,6 +102,7 @@ FILE_LINES_MAX = 350
 NEEDS = {
     "gossipfl.authoring": "torch",
     "gossipfl.hub.auth": "jwt",
+    "gossipfl.hub.page": "jinja2",
     "gossipfl.hub.database.postgres": "asyncpg",
 }
 

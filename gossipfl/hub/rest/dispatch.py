@@ -85,7 +85,8 @@ class Dispatcher:
         async def problems(request: web.Request, handler: _HANDLER) -> web.StreamResponse:
             response = await self._guarded(request, handler)
             if not response.prepared:
-                response.headers.update(HEADERS)
+                for name, value in HEADERS.items():
+                    response.headers.setdefault(name, value)
             return response
 
         return problems

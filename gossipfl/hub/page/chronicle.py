@@ -1,0 +1,233 @@
+"""What a fleet has done, taken from its audit log entry by entry: pure, and bounded.
+
+The entries are verified before they are logged. What cannot be read here (a newer version of the
+protocol, an erased payload) is counted and left aside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gossipfl.audit.entries import EntryKind
+from gossipfl.config import Limits
+from gossipfl.errors import PeerError
+from gossipfl.identity import short_name
+from gossipfl.messages import Evidence, Member, Policy, Receipt, Revocation
+from gossipfl.objects import unpack_member, unpack_vouched
+from gossipfl.wire import decode, open_envelope
+
+RECEIPTS_KEPT = 120  # per device: guess, an hour of the lan preset
+RECEIPTS_KEPT_MIN = 16
+RECEIPTS_MAX = 12_000  # in all: guess, 20 MB of Python values
+LINES_KEPT = 12
+ALARMS_KEPT = 50
+POLICIES_KEPT = 16
+OLD_ENTRIES = 50_000  # receipts further back than this are counted, not read: guess, ten seconds
+
+_LIMITS = Limits()
+PEOPLE = frozenset({EntryKind.LOGIN, EntryKind.ACCOUNT})
+"""Kinds whose subject is a person's account, not a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One entry as the reader gives it; `data` is None where the payload was erased."""
+
+    index: int
+    kind: EntryKind
+    time: int
+    subject: bytes | None
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What the page needs of one receipt."""
+
+    number: int
+    round: int
+    time: int
+    rule: str
+    merged: tuple[tuple[bytes, float], ...]
+    refused: tuple[tuple[bytes, str], ...]
+
+    def share_of(self, device: bytes) -> float:
+        return next((share for other, share in self.merged if other == device), 0.0)
+
+
+@dataclass(slots=True)
+class Known:
+    """What the log says of one device."""
+
+    device: bytes
+    role: str = ""
+    joined: int | None = None
+    replaces: bytes | None = None
+    revoked: tuple[int, str] | None = None  # time, reason
+    evidence: list[tuple[int, str]] = field(default_factory=list)  # time, kind
+    merges: deque[Merge] = field(default_factory=deque)
+    receipts: int = 0
+    pulled: int = 0  # models of others in its receipts: merged
+    was_merged: int = 0  # times that others merged it
+    last_merged: int | None = None
+    faults: Counter[str] = field(default_factory=Counter)  # of it, by others' receipts
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    index: int
+    time: int
+    kind: EntryKind
+    words: str
+    device: bytes | None
+
+
+class Chronicle:
+    """Feed it the log from the beginning, in order."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.devices: dict[bytes, Known] = {}
+        self.policies: list[Policy] = []  # the highest last
+        self.lines: deque[Line] = deque(maxlen=LINES_KEPT)
+        self.alarms: deque[tuple[int, str]] = deque(maxlen=ALARMS_KEPT)
+        self.faults: Counter[str] = Counter()
+        self.unreadable = 0
+        self.erased = 0
+        self.first: int | None = None  # times of the first and of the newest entry
+        self.newest = 0
+        self.unread = 0  # receipts that were only counted
+
+    @property
+    def policy(self) -> Policy | None:
+        return self.policies[-1] if self.policies else None
+
+    def fed(self, entries: Iterable[Logged], total: int = 0) -> None:
+        """Take in the next entries. `total`: how many the log has."""
+        for entry in entries:
+            self.size = entry.index + 1
+            self.first = entry.time if self.first is None else self.first
+            self.newest = max(self.newest, entry.time)
+            is_old = total - entry.index > OLD_ENTRIES
+            words = ""
+            if entry.data is None or entry.subject is None:
+                self.erased += 1
+                words = "erased"
+            else:
+                try:
+                    words = self._read(entry, entry.subject, entry.data, is_old)
+                except (PeerError, ValueError, KeyError, TypeError):
+                    self.unreadable += 1
+                    words = "cannot be read by this version"
+            about = None if entry.kind in PEOPLE else entry.subject
+            if about is not None and about not in self.devices:
+                about = None
+            self.lines.append(Line(entry.index, entry.time, entry.kind, words, about))
+
+    def known(self, device: bytes) -> Known:
+        found = self.devices.get(device)
+        if found is None:
+            found = self.devices[device] = Known(device)
+        return found
+
+    def _read(self, entry: Logged, subject: bytes, data: bytes, is_old: bool) -> str:
+        match entry.kind:
+            case EntryKind.RECEIPT:
+                return self._receipt(subject, data, is_old)
+            case EntryKind.MEMBER:
+                return self._member(entry, data)
+            case EntryKind.POLICY:
+                return self._policy(data)
+            case EntryKind.REVOCATION:
+                return self._revocation(entry, data)
+            case EntryKind.EVIDENCE:
+                found = decode(data, Evidence, _LIMITS.entry_bytes)
+                self.known(subject).evidence.append((entry.time, found.kind.value))
+                return f"proof against {short_name(subject)}: {found.kind.value}"
+            case EntryKind.MARKER:
+                return f"{short_name(subject)} pruned old links"
+            case EntryKind.ALARM:
+                return self._alarm(entry, data)
+            case _:
+                return _in_words(data)
+
+    def _receipt(self, subject: bytes, data: bytes, is_old: bool) -> str:
+        known = self.known(subject)
+        known.receipts += 1
+        if is_old:
+            self.unread += 1
+            return ""
+        envelope = open_envelope(data, "receipt", _LIMITS.entry_bytes)
+        receipt = decode(envelope.payload, Receipt, _LIMITS.entry_bytes)
+        for merged in receipt.merged:
+            other = self.known(merged.device)
+            if merged.influence > 0.0:
+                other.was_merged += 1
+                other.last_merged = max(other.last_merged or 0, receipt.issued)
+        for refused in receipt.refused:
+            self.known(refused.device).faults[refused.fault] += 1
+            self.faults[refused.fault] += 1
+        known.pulled += len(receipt.merged)
+        known.merges.append(
+            Merge(
+                receipt.number,
+                receipt.round,
+                receipt.issued,
+                receipt.rule,
+                tuple((m.device, m.influence) for m in receipt.merged),
+                tuple((r.device, r.fault) for r in receipt.refused),
+            )
+        )
+        kept = max(RECEIPTS_KEPT_MIN, min(RECEIPTS_KEPT, RECEIPTS_MAX // len(self.devices)))
+        while len(known.merges) > kept:
+            known.merges.popleft()
+        return f"{short_name(subject)} merged {len(receipt.merged)} in round {receipt.round}"
+
+    def _member(self, entry: Logged, data: bytes) -> str:
+        opened = open_envelope(unpack_member(data, _LIMITS).envelope, "member", len(data))
+        member = decode(opened.payload, Member, _LIMITS.member_bytes)
+        if member.tls is None:
+            return f"{member.role.value} {short_name(member.device)} was admitted"
+        known = self.known(member.device)
+        known.role = member.role.value
+        known.replaces = member.replaces
+        first = known.joined is None
+        known.joined = entry.time if known.joined is None else known.joined
+        return f"{short_name(member.device)} " + ("joined" if first else "renewed its certificate")
+
+    def _policy(self, data: bytes) -> str:
+        opened = open_envelope(unpack_vouched(data, _LIMITS).envelope, "policy", len(data))
+        policy = decode(opened.payload, Policy, _LIMITS.entry_bytes)
+        self.policies.append(policy)
+        self.policies.sort(key=lambda p: (p.term, p.version))
+        del self.policies[:-POLICIES_KEPT]
+        return f"policy {policy.term}.{policy.version}: {policy.rule}, run {policy.run}"
+
+    def _revocation(self, entry: Logged, data: bytes) -> str:
+        opened = open_envelope(unpack_vouched(data, _LIMITS).envelope, "revocation", len(data))
+        revocation = decode(opened.payload, Revocation, _LIMITS.entry_bytes)
+        self.known(revocation.device).revoked = (entry.time, revocation.reason)
+        return f"{short_name(revocation.device)} was revoked: {revocation.reason}"
+
+    def _alarm(self, entry: Logged, data: bytes) -> str:
+        words = _in_words(data)
+        self.alarms.append((entry.time, words))
+        return words
+
+
+def _in_words(data: bytes) -> str:
+    """A payload of the hub, which is JSON with short values: what happened, then to whom."""
+    told: dict[str, Any] = json.loads(data)
+    if not isinstance(told, dict):
+        raise TypeError("a payload of the hub is a JSON object")
+    parts = []
+    for key, value in told.items():
+        if key == "device" and isinstance(value, str) and len(value) == 32:
+            value = short_name(bytes.fromhex(value))
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            parts.append(str(value) if key in ("alarm", "event", "action") else f"{key} {value}")
+    return ", ".join(parts)[:160]
