@@ -12,7 +12,6 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything can import onnxrunt
 
 import asyncio
 import logging
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,18 +19,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from device_agent import logs, memory, status
-from device_agent.demands import floors
 from device_agent.first_head import FirstHeadStore
 from device_agent.job import JobLoader
 from device_agent.local_server import LocalServer
 from device_agent.notify import Notifier
 from device_agent.onlooker import Onlooker, Said
+from device_agent.own_node import own_node
 from device_agent.progress import Progress
 from device_agent.reach import fixed_addresses, listening_hosts, parse
 from device_agent.settings import Settings
 from device_agent.store import DeviceStore
 from device_agent.verbs import read_bounded, verbs
-from gossipfl.config import PACES, Limits, NodeSettings
+from gossipfl.config import Limits
 from gossipfl.errors import Exit, StoreError, UserError
 from gossipfl.events import (
     Address,
@@ -45,7 +44,7 @@ from gossipfl.events import (
     ResourcesChanged,
     Source,
 )
-from gossipfl.fleet.stored import DeviceIdentity, load_identity
+from gossipfl.fleet.stored import load_identity
 from gossipfl.identity import short_name
 from gossipfl.interfaces import Trainer
 from gossipfl.net.client import Client
@@ -55,7 +54,6 @@ from gossipfl.net.server import Server
 from gossipfl.net.tls import TlsFiles, client_context, server_context
 from gossipfl.net.traffic import Traffic
 from gossipfl.net.worker import ThreadWorker
-from gossipfl.node import Identity, Node
 
 if TYPE_CHECKING:
     from device_agent.local_training import LocalTrainer
@@ -105,7 +103,7 @@ class Agent:
         self._reader = ThreadWorker("gossipfl-read")
         self._loader = JobLoader(settings, self._identity.root_key, self._progress, wrap)
         self._first = FirstHeadStore(self._store, settings.device.state)
-        self.node = _node(settings, self._identity, self._limits, self._first.first_start)
+        self.node = own_node(settings, self._identity, self._limits, self._first.first_start)
         self.device: bytes = self._identity.signer.device
         own = self._identity
         files = TlsFiles(own.root_certificate, own.tls_chain, own.tls_key)
@@ -321,17 +319,6 @@ class Agent:
         }
         view, traffic = self.node.view(), dict(self._traffic.items())
         return status.build(view, traffic, self._progress, self._loader.local, more)
-
-
-def _node(settings: Settings, identity: DeviceIdentity, limits: Limits, first_start: bool) -> Node:
-    node_settings = NodeSettings(
-        pace=PACES[settings.pace.preset],
-        limits=limits,
-        capability=settings.device.capability,
-        first_start=first_start,
-    )
-    own = Identity(identity.signer, identity.member_object, identity.root_key)
-    return Node(own, node_settings, secrets.randbits(64), floors=floors(settings.privacy))
 
 
 def _logged_already(_: Notice) -> None:

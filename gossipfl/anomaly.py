@@ -87,6 +87,7 @@ OF_FAULT: dict[Fault, Cause | None] = {
     Fault.OVERSIZED: Cause.MALFORMED,
     Fault.WRONG_LENGTH: Cause.MALFORMED,
     Fault.TRUNCATED: Cause.MALFORMED,
+    Fault.FALSE_SUM: Cause.FORGED,
     Fault.WITHHELD_CHAIN: Cause.WITHHELD,
     Fault.REPLAYED_SEQ: Cause.STALE,
     Fault.STALE: Cause.STALE,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
+from gossipfl.groups import proofs
 from gossipfl.messages import Evidence, EvidenceKind, Head, Member, Receipt
 from gossipfl.objects import digest
 from gossipfl.pure import Pure, call
@@ -146,17 +147,23 @@ def verify_evidence(
     try:
         evidence = decode(data, Evidence, limits.entry_bytes)
         member = verify_member(evidence.member)
-        heads = [_signed_head(e, member, limits) for e in (evidence.first, evidence.second)]
+        proven = _is_proven(evidence, member, limits)
     except PeerError as error:
         raise PeerError(Fault.BAD_EVIDENCE, str(error)) from error
-    first, second = heads
-    if evidence.kind is EvidenceKind.EQUAL_SEQ:
-        proven = first.seq == second.seq and digest(evidence.first) != digest(evidence.second)
-    else:
-        proven = second.seq == first.seq + 1 and second.prev != digest(evidence.first)
     if not proven:
-        raise PeerError(Fault.BAD_EVIDENCE, f"the two heads do not prove {evidence.kind.value}")
+        raise PeerError(Fault.BAD_EVIDENCE, f"the two do not prove {evidence.kind.value}")
     return evidence, member.device
+
+
+def _is_proven(evidence: Evidence, member: Member, limits: Limits) -> bool:
+    if evidence.kind in proofs.KINDS:
+        return proofs.proves(evidence.kind, evidence.first, evidence.second, member)
+    first, second = (
+        _signed_head(data, member, limits) for data in (evidence.first, evidence.second)
+    )
+    if evidence.kind is EvidenceKind.EQUAL_SEQ:
+        return first.seq == second.seq and digest(evidence.first) != digest(evidence.second)
+    return second.seq == first.seq + 1 and second.prev != digest(evidence.first)
 
 
 def pack_evidence(evidence: Evidence) -> bytes:

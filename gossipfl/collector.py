@@ -15,7 +15,7 @@ from gossipfl.objects import digest
 from gossipfl.parameters import Vector
 from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose, weighted_sample
-from gossipfl.rounds import ASKS_MAX, Phase, Received
+from gossipfl.rounds import Phase, Received
 
 REASK_S = 0.02
 """A peer that had nothing new is asked again at once if the server held the request; this keeps a
@@ -72,14 +72,19 @@ class Collector:
 
     def _plan(self, live: int) -> None:
         """s and f from the exact bound: all assumed attackers are taken to be among the live."""
-        policy = self._core.job.policy
+        core, policy = self._core, self._core.job.policy
         if policy is None or live == 0:
             self.sample = self.f = 0
+            if policy is not None and core.sums.is_on:
+                self.rule = policy.rule
             return
         self.rule = policy.rule
         # Who is condemned by proof was one of the assumed attackers. Not so who is in quarantine:
         # an honest outlier may be, and then the rule would stand against too few.
-        attackers = min(max(0, policy.attackers - self._core.condemned), live)
+        attackers = min(max(0, policy.attackers - core.condemned), live)
+        if core.sums.is_on:
+            self.sample, self.f = core.sums.pull(attackers, live)
+            return
         # From the live, not from the policy's n: with fewer honest ones the same attackers are a
         # greater share, and a sample drawn for all of them is too small for its f.
         self.sample, self.f = plan(
@@ -93,7 +98,7 @@ class Collector:
         """Ask for the peer's head and update; the server may hold a "nothing new" for a while."""
         core = self._core
         asked = core.rounds.asked.get(peer.device, 0)
-        if asked >= ASKS_MAX or peer.address is None:
+        if asked >= core.rounds.asks_max or peer.address is None:
             core.rounds.settle(peer.device, core.now)
             return
         if not core.pulls.has_free_head:
@@ -168,8 +173,13 @@ class Collector:
         ref = peer.head.update if peer.head is not None else None
         if ref is None:
             return
+        here = core.shelf.object(ref.digest) if core.sums.is_on else None
         try:
             self._check_size(ref)
+            if here is not None:  # another of its group brought the same
+                if not self._take(peer, here):
+                    self._nothing_new(pending, peer)
+                return
         except PeerError as error:
             core.blame(peer.device, error)
             core.rounds.settle(peer.device, core.now)
@@ -231,6 +241,7 @@ class Collector:
                 ref.digest,
                 vector,
                 peer.update_seen_at,
+                label=ref.round,
             ),
             core.now,
         )
@@ -284,7 +295,10 @@ class Collector:
 
     def not_modified(self, pending: Pending) -> None:
         """The server held the request as long as we asked: nothing new from this peer."""
-        if self._is_current(pending) and pending.device is not None:
+        peer = self._core.book.peers.get(pending.device or b"")
+        if peer is not None and self._core.rounds.label is not None:
+            self._nothing_new(pending, peer)  # a window may be longer than a server waits
+        elif self._is_current(pending) and pending.device is not None:
             self._core.rounds.settle(pending.device, self._core.now)
 
     def fetch_failed(self, pending: Pending) -> None:

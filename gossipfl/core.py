@@ -11,8 +11,9 @@ from gossipfl.codecs import Publication
 from gossipfl.config import NodeSettings
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import CutOff, Effect, Notice, Topic
+from gossipfl.fleettime import FleetClock
 from gossipfl.identity import DeviceId, Signer, short_name
-from gossipfl.membership import FleetClock, Roster
+from gossipfl.membership import Roster
 from gossipfl.messages import Lineage, Policy, Record
 from gossipfl.objects import Listing, pack_list
 from gossipfl.ownchain import OwnChain
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gossipfl.publisher import Publisher
     from gossipfl.restorer import Restorer
     from gossipfl.steering import Steering
+    from gossipfl.sums.part import GroupSums
     from gossipfl.upkeep import Upkeep
     from gossipfl.watch import Watch
 
@@ -105,6 +107,7 @@ class Core:
     publisher: Publisher
     restorer: Restorer
     steering: Steering
+    sums: GroupSums
     upkeep: Upkeep
     watch: Watch
 

@@ -17,7 +17,7 @@ from gossipfl.events import (
 from gossipfl.messages import UpdateRef
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout
-from gossipfl.privacy import Publishable, Unprotected, withheld
+from gossipfl.privacy import Hidden, Publishable, Unprotected, withheld
 from gossipfl.pulls import Purpose
 from gossipfl.rounds import Phase, Step
 
@@ -37,6 +37,8 @@ class Cycle:
             case Phase.IDLE if now >= rounds.next_at:
                 self._begin()
             case Phase.JOINING | Phase.COLLECTING if rounds.is_collected(now):
+                core.merger.collected()
+            case Phase.COLLECTING if core.sums.is_complete:
                 core.merger.collected()
             case Phase.JOINING | Phase.COLLECTING:
                 core.collector.ask_waiting()
@@ -58,7 +60,11 @@ class Cycle:
             return
         if job.base is None and not self._join():
             return
-        self._train_or_listen()
+        schedule = core.sums.schedule
+        if schedule is not None:
+            core.sums.begin(schedule)
+        else:
+            self._train_or_listen()
 
     def _join(self) -> bool:
         """True if training can start from `initial`; otherwise a join is under way or waits."""
@@ -112,39 +118,45 @@ class Cycle:
         core, job = self._core, self._core.job
         if event.job != core.rounds.job or core.rounds.phase is not Phase.TRAINING:
             return
-        policy, lineage, layout = job.policy, job.lineage, job.layout
+        policy, lineage, layout, model = job.policy, job.lineage, job.layout, event.model
         if policy is None or lineage is None or layout is None:
+            return
+        if isinstance(model, Hidden) != core.sums.is_on:
+            self.end("not published: it was trained before the policy changed its privacy")
+            return
+        if isinstance(model, Hidden):
+            core.sums.trained(model, event.problem)
             return
         core.rounds.step(Step.TRAINED)
         core.rounds.deadline = max(core.rounds.deadline, core.now + core.pace.round_deadline_s / 2)
-        model = self._fit(event, layout)
-        if model is None:
+        fit = self._fit(model, event.problem, layout)
+        if fit is None:
             return
         job.sent = publish(
             lineage,
             policy.codec,
-            model.vector,
+            fit.vector,
             seed=self._noise_seed(),
             before=job.sent,
             first=core.device[0],
         )
         if job.base is not None:
-            job.unsent = job.sent.unsent(model.vector - job.base)
+            job.unsent = job.sent.unsent(fit.vector - job.base)
         # What everyone decodes is what we use: the codec's error is part of the model.
         job.pub, job.pub_digest = job.sent.vector, digest(job.sent.data)
         ref = UpdateRef(job.pub_digest, len(job.sent.data), policy.codec, core.rounds.number)
-        core.budget.enter(model, job.pub_digest)
+        core.budget.enter(fit, job.pub_digest)
         core.publisher.publish(ref, job.sent.data, job.sent.beside)
         core.halt.trained(policy.training.epochs, len(job.sent.data))
 
-    def _fit(self, event: TrainingFinished, layout: Layout) -> Publishable | None:
+    def _fit(self, model: Publishable, problem: str, layout: Layout) -> Publishable | None:
         """What goes out of this training, or None: then the round has ended.
 
         With privacy on nothing that local data decide may end it here.
         """
-        core, base, model = self._core, self._core.job.base, event.model
-        if event.problem:
-            text = f"training failed, noise goes out: {event.problem}"
+        core, base = self._core, self._core.job.base
+        if problem:
+            text = f"training failed, noise goes out: {problem}"
             core.notice(Topic.PRIVACY, text, warning=True)
         refused = core.budget.refused(model)
         if refused:
@@ -176,6 +188,9 @@ class Cycle:
             return
         core.rounds.step(Step.PUBLISHED)
         core.rounds.published_at = core.now
+        if core.sums.is_on:
+            core.sums.collect()
+            return
         core.collector.collect(core.collector.eligible(), Purpose.COLLECT)
 
     def end(self, why: str) -> None:

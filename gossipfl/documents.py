@@ -50,6 +50,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.publisher.keeper.retention.dump()
         case "logs":
             return core.own.dump_logs(log)
+        case "sums":
+            return core.sums.turns.dump()
         case _ if name == LEDGER_BEHIND:
             return core.budget.behind
     raise ValueError(f"no document {name!r}")
@@ -86,6 +88,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("base", lambda data: core.steering.restore_base(*split_base(data))),
         ("stopping", core.halt.restore),
         ("logs", core.own.load_logs),
+        ("sums", core.sums.turns.restore),
         ("history", core.publisher.keeper.retention.load),
     ]
     for name, load in loaders:

@@ -39,6 +39,7 @@ class Fault(StrEnum):
     BAD_EVIDENCE = "bad evidence"
     EQUIVOCATION = "equivocation"
     TLS_MISMATCH = "TLS key of another device"
+    FALSE_SUM = "false in a group sum"
     STALE = "stale"
     STALLED = "stalled"
     UNREACHABLE = "unreachable"

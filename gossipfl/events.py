@@ -15,13 +15,17 @@ from gossipfl.convergence import Convergence
 from gossipfl.durable import Batch as Batch
 from gossipfl.durable import Snapshot as Snapshot
 from gossipfl.errors import Fault
+from gossipfl.groups.heavy import SumMask as SumMask
+from gossipfl.groups.heavy import SumMasked as SumMasked
+from gossipfl.groups.heavy import SumUncover as SumUncover
+from gossipfl.groups.heavy import SumUncovered as SumUncovered
 from gossipfl.messages import Training
 from gossipfl.notices import Notice as Notice
 from gossipfl.notices import Topic as Topic
 from gossipfl.parameters import Layout, Vector
 from gossipfl.places import Address as Address
 from gossipfl.places import Source as Source
-from gossipfl.privacy import OFF, Protection, Publishable
+from gossipfl.privacy import OFF, GroupSum, Hidden, Protection, Publishable
 from gossipfl.reckoning import Reckon as Reckon
 from gossipfl.reckoning import Reckoned as Reckoned
 
@@ -85,7 +89,7 @@ class FetchFailed:
 @dataclass(frozen=True, slots=True)
 class TrainingFinished:
     job: int
-    model: Publishable
+    model: Publishable | Hidden
     problem: str = ""  # stays here: with privacy on, a failure goes out as noise alone
 
 
@@ -226,6 +230,8 @@ Event = (
     | ResourcesChanged
     | DataChanged
     | Release
+    | SumMasked
+    | SumUncovered
     | Stop
 )
 
@@ -267,7 +273,7 @@ class StartTraining:
     base: Vector
     training: Training
     seed: int
-    protection: Protection = OFF
+    protection: Protection | GroupSum = OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,5 +338,7 @@ Effect = (
     | Reload
     | LoadJob
     | CutOff
+    | SumMask
+    | SumUncover
     | Notice
 )

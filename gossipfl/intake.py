@@ -55,6 +55,7 @@ class Intake:
         core.collector.fetch_failed(pending)
         core.restorer.fetch_failed(pending, event)
         core.inheritance.failed(pending, event)
+        core.sums.exchange.failed(pending)
 
     def head(self, event: HeadReceived) -> None:
         core = self._core

@@ -13,6 +13,7 @@ from gossipfl.parameters import Vector, to_bytes
 from gossipfl.rounds import Phase, Received, Step
 
 JOIN_RULE = "median"  # protocol: median of a pull, own excluded
+LONE_RULE = "mean"  # group sums in one group: the own group's mean is all there is
 
 
 class Merger:
@@ -25,13 +26,14 @@ class Merger:
     def collected(self) -> None:
         core = self._core
         core.emit(*core.pulls.cancel(COLLECTING))
-        gathered = core.rounds.gathered(core.now)
         joining = core.rounds.phase is Phase.JOINING
-        if not joining:
+        summing = core.sums.is_on and not joining
+        gathered = core.sums.gathered() if summing else core.rounds.gathered(core.now)
+        if not joining and not summing:
             core.watch.collected()
             for device in core.rounds.stale(core.now):  # said in the receipt; who rests is no liar
                 core.refused.setdefault(device, Fault.STALE)
-        quorum = core.rounds.quorum(len(core.rounds.sampled))
+        quorum = core.rounds.quorum(core.sums.others if summing else len(core.rounds.sampled))
         if joining:
             if not gathered or len(gathered) < quorum:
                 core.cycle.start_from_initial()
@@ -43,10 +45,13 @@ class Merger:
         if core.job.policy is None:
             core.cycle.end("no policy")
             return
+        if summing and core.sums.others == 0:
+            self._merge([], LONE_RULE, 0, joining=False)
+            return
         too_few = self._too_few(len(gathered), max(1, quorum), core.collector.rule)
         if too_few:
             core.rounds.below_quorum += 1
-            if core.job.pub is not None and not core.restraint.why:
+            if core.job.pub is not None and self._takes_part:
                 core.job.base = core.job.pub
             core.cycle.end(f"below quorum, own model kept: {too_few}")
             return
@@ -85,7 +90,14 @@ class Merger:
     @property
     def _is_guarded(self) -> bool:
         """With privacy on the base is a function of what was published, and of nothing else."""
-        return self._core.settings.guard and not self._core.restraint.private
+        core = self._core
+        return core.settings.guard and not core.restraint.private and not core.sums.is_on
+
+    @property
+    def _takes_part(self) -> bool:
+        """Is the own pub of this round? Under group sums it is the own group's mean."""
+        core = self._core
+        return not core.restraint.why and (core.sums.has_mean or not core.sums.is_on)
 
     def _anchor(self, joining: bool) -> Vector | None:
         """The own model of this merge, and its name for the receipt.
@@ -93,11 +105,11 @@ class Merger:
         Who does not train is anchored on its last base: a public function of published models
         too, named in its receipt before.
         """
-        core, job = self._core, self._core.job
+        job = self._core.job
         self._own_name = None
         if joining:
             return None
-        if job.pub is not None and not core.restraint.why:
+        if job.pub is not None and self._takes_part:
             self._own_name = job.pub_digest
             return job.pub
         if job.base is not None:
@@ -121,22 +133,29 @@ class Merger:
         job.accuracy, job.loss = event.accuracy, event.loss
         if self._own_name is not None:
             core.halt.merged(event, self._rule_used[1])
-        core.watch.merged(event, self._merging)
+        if core.rounds.label is None:  # of a group's mean nobody can say who spoilt it
+            core.watch.merged(event, self._merging)
+            core.rounds.align(self._merging)
         self._leave_receipt(event)
-        core.rounds.align(self._merging)
         core.rounds.merged(self._merging)
         core.publisher.touch("base", "clock")
         core.publisher.touch_later("reputation")
         accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"
         core.notice(
             Topic.MERGE,
-            f"round {core.rounds.number}: merged {len(self._merging)} of "
-            f"{len(core.rounds.sampled)} updates{accuracy}",
+            f"round {core.rounds.number}: merged {len(self._merging)} of {self._asked}{accuracy}",
         )
         self._merging = []
         core.rounds.end()
         if joined or core.halt.is_due:
             core.rounds.next_at = core.now
+
+    @property
+    def _asked(self) -> str:
+        core = self._core
+        if core.rounds.label is not None:
+            return f"{core.sums.others} other groups' means"
+        return f"{len(core.rounds.sampled)} updates"
 
     def merge_failed(self, event: MergeFailed) -> None:
         if event.job == self._core.rounds.job and self._core.rounds.phase is Phase.MERGING:

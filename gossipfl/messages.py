@@ -71,6 +71,15 @@ class ChainRef(_Message, frozen=True):
     digest: Digest
 
 
+class SumRef(_Message, frozen=True):
+    """A device's part in an attempt at a group sum, from its keys to its reveal."""
+
+    attempt: Digest  # groups.plan.Plan.id
+    window: Count
+    number: Count
+    objects: Annotated[list[Digest], Meta(max_length=6)]  # one a step, in the steps' order
+
+
 class Head(_Message, frozen=True):
     """A device's only mutable ref. seq strictly grows; prev chains."""
 
@@ -94,6 +103,7 @@ class Head(_Message, frozen=True):
     cosignature: Digest | None = None
     pruned: Digest | None = None  # list object of markers: what retention has let go
     capability: Label = ""
+    group: SumRef | None = None
 
 
 class Merged(_Message, frozen=True, array_like=True):
@@ -166,6 +176,21 @@ class Stop(_Message, frozen=True):
     drift_checks: Annotated[int, Meta(ge=1, le=100)] = 3  # in a row, one a round interval
 
 
+class Sums(_Message, frozen=True):
+    """Who sums with whom, and when: `groups.schedule`. Everybody follows the same list and clock.
+
+    A window has time for training, then for each attempt its six steps, then for collecting.
+    """
+
+    devices: Annotated[list[Device], Meta(min_length=4, max_length=1_024)]
+    size: Annotated[int, Meta(ge=4, le=16)] = 8  # of a group, about
+    train_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    step_s: Annotated[int, Meta(ge=1, le=3_600)] = 10
+    attempts: Annotated[int, Meta(ge=1, le=8)] = 2
+    reach: Annotated[float, Meta(gt=0.0, le=1e6)] = 8.0  # larger parameters count as this
+    noise: bool = False  # each device adds noise to its vector as in mode local
+
+
 class Privacy(_Message, frozen=True):
     """What devices add before they publish, and how much they may spend in all.
 
@@ -173,7 +198,7 @@ class Privacy(_Message, frozen=True):
     whoever turns privacy on says each of them.
     """
 
-    mode: Annotated[str, Meta(pattern="^(off|local)$")] = "off"
+    mode: Annotated[str, Meta(pattern="^(off|local|group-sum)$")] = "off"
     unit: Annotated[str, Meta(pattern="^(device|record)$")] = "device"
     epsilon: Annotated[float, Meta(gt=0.0, le=1e3)] = 1.0  # at most, over all publications
     delta: Annotated[float, Meta(gt=0.0, lt=1.0)] = 1e-5
@@ -182,6 +207,7 @@ class Privacy(_Message, frozen=True):
     sample_rate: Annotated[float, Meta(ge=1e-6, le=1.0)] = 1.0  # this and the rest: unit=record
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     lot: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    sums: Sums | None = None  # in mode group-sum, and then it must be there
 
 
 class Policy(_Message, frozen=True):
@@ -245,12 +271,14 @@ class Marker(_Message, frozen=True):
 class EvidenceKind(StrEnum):
     EQUAL_SEQ = "equal seq"
     FORKED_CHAIN = "forked chain"
+    SUM_EQUIVOCATION = "two in a sum"  # two objects for one step of a group sum
+    SUM_KEY = "reused key"  # in two attempts at a group sum
 
 
 class Evidence(_Message, frozen=True):
-    """Two signed heads that one honest device cannot both have signed. Proves itself."""
+    """Two signed objects that one honest device cannot both have signed. Proves itself."""
 
     kind: EvidenceKind
-    first: bytes  # head envelopes, lower seq first
+    first: bytes  # envelopes; of heads, the lower seq first
     second: bytes
     member: bytes  # member object of the accused

@@ -46,10 +46,13 @@ from gossipfl.events import (
     Stop,
     Stored,
     StoreFailed,
+    SumMasked,
+    SumUncovered,
     Topic,
     TrainingFailed,
     TrainingFinished,
 )
+from gossipfl.groups.shamir import Entropy
 from gossipfl.halt import Halt
 from gossipfl.held import held
 from gossipfl.holdings import Holdings, holdings
@@ -69,6 +72,7 @@ from gossipfl.report import pulse, report
 from gossipfl.restorer import Restorer
 from gossipfl.shelf import Shelf
 from gossipfl.steering import Steering
+from gossipfl.sums.part import GroupSums
 from gossipfl.upkeep import Upkeep
 from gossipfl.view import Pulse, View
 from gossipfl.watch import Watch
@@ -77,8 +81,9 @@ __all__ = ["Identity", "Node"]
 
 
 class Node:
-    """One device's protocol state. `seed` is entropy for sampling and jitter, not for keys. `pure`
-    runs checks of bytes: only who holds many nodes gives another one."""
+    """One device's protocol state. `seed` is entropy for sampling and jitter, not keys. `secret`
+    is for the keys of group sums: so many bytes, of the operating system. `pure` runs checks of
+    bytes: only who holds many nodes gives another one."""
 
     def __init__(
         self,
@@ -87,10 +92,12 @@ class Node:
         seed: int,
         pure: Pure = call,
         floors: Floors = NO_FLOORS,
+        secret: Entropy | None = None,
     ) -> None:
         core = Core(identity, settings, seed, pure)
         core.budget = Budget(core, floors)
         core.inheritance = Inheritance(core)
+        core.sums = GroupSums(core, secret)
         core.publisher = Publisher(core)
         core.steering = Steering(core)
         core.addresses = Addresses(core)
@@ -133,6 +140,8 @@ class Node:
             ResourcesChanged: self._on_resources,
             DataChanged: lambda _: core.halt.data_changed(),
             Release: self._on_release,
+            SumMasked: core.sums.masked,
+            SumUncovered: core.sums.uncovered,
         }
 
     # --- the interface ---------------------------------------------------------------------
@@ -146,6 +155,7 @@ class Node:
         if self._started and not self._stopped:
             core.upkeep.advance()
             core.cycle.advance()
+            core.sums.advance()
             core.publisher.advance()
         return core.out
 
@@ -155,7 +165,7 @@ class Node:
         core = self._core
         if not self._started or self._stopped:
             return math.inf
-        return min(core.rounds.wake_at(), core.publisher.due, core.upkeep.due())
+        return min(core.rounds.wake_at(), core.sums.due, core.publisher.due, core.upkeep.due())
 
     @property
     def shelf(self) -> Shelf:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gossipfl.config import Limits
 from gossipfl.errors import LocalError
 from gossipfl.identity import Signer
-from gossipfl.messages import ChainRef, Chapter, Head, Lineage, Receipt, UpdateRef
+from gossipfl.messages import ChainRef, Chapter, Head, Lineage, Receipt, SumRef, UpdateRef
 from gossipfl.objects import digest, pack_chapter
 from gossipfl.wire import decode, encode, open_envelope, pack, seal, unpack
 
@@ -31,6 +31,7 @@ class Refs:
     peers: bytes | None = None
     pruned: bytes | None = None
     capability: str = ""
+    group: SumRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from gossipfl.chains import SeenHead, open_receipt, verify_evidence
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import ObjectReceived, Topic
+from gossipfl.groups import proofs
 from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Head
 from gossipfl.objects import PAGE_BITS_MAX, Kind, bytes_max, digest, is_index, unpack_list
@@ -41,6 +42,7 @@ class Parcels:
                 core.carrier(pending.device, event.tls_key), PeerError(Fault.WRONG_DIGEST, what)
             )
             core.collector.fetch_failed(pending)
+            core.sums.exchange.failed(pending)
             return
         core.watch.answered(core.carrier(pending.device, event.tls_key), len(event.data))
         try:
@@ -55,6 +57,7 @@ class Parcels:
             self.refuse(pending.purpose, pending.digest, pending.device if here else None)
             core.blame(pending.about or pending.device, error)
             core.collector.fetch_failed(pending)
+            core.sums.exchange.failed(pending)
 
     def refuse(self, purpose: Purpose, name: bytes, by: bytes | None = None) -> None:
         """Not to be fetched again for this purpose, or only not `by` this peer, that has it not.
@@ -93,6 +96,8 @@ class Parcels:
                 self._walked(data)
             case Purpose.BUNDLE:
                 core.steering.arrived(data)
+            case Purpose.SUM_OBJECT | Purpose.SUM_VECTOR:
+                core.sums.object(pending, data)
             case _:
                 raise PeerError(Fault.MALFORMED, f"no object answers a {pending.purpose.value}")
 
@@ -200,7 +205,8 @@ class Parcels:
             )
             core.notice(Topic.EVIDENCE, core.restraint.conflict, accused, True)
             return
-        reason = f"equivocated ({evidence.kind.value}): two signed heads prove it"
+        what = "objects of a group sum" if evidence.kind in proofs.KINDS else "heads"
+        reason = f"equivocated ({evidence.kind.value}): two signed {what} prove it"
         core.reputation.condemn(accused, reason)
         core.refused[accused] = Fault.EQUIVOCATION
         core.notice(Topic.EVIDENCE, f"{short_name(accused)} {reason}", accused, True)

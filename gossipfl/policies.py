@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError, SignerError
+from gossipfl.groups.schedule import require_sense
 from gossipfl.messages import Member, Policy, Role
 from gossipfl.objects import digest, pack_list, unpack_list, unpack_vouched
 from gossipfl.privacy.agreed import agreed
@@ -73,6 +74,7 @@ class Policies:
             )
         try:
             agreed(policy.privacy)
+            require_sense(policy.privacy, policy.codec)
         except ValueError as error:
             raise PeerError(Fault.MALFORMED, f"privacy: {error}") from error
         return Accepted(

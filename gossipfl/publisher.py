@@ -17,6 +17,7 @@ from gossipfl.documents import dump
 from gossipfl.events import Batch, Commit, Reload, Snapshot, Topic
 from gossipfl.keeper import Keeper
 from gossipfl.messages import Head, UpdateRef
+from gossipfl.naming import next_refs
 from gossipfl.objects import digest
 from gossipfl.ownchain import ChapterLog, Link, Refs
 from gossipfl.shelf import Served
@@ -81,9 +82,11 @@ class Publisher:
         """These objects leave the store with the next commit."""
         self.keeper.retire.extend(names)
 
-    def want_head(self) -> None:
-        """Something that heads name has changed: issue one, but not more often than the pace."""
-        due = max(self._core.now, self._last_head_at + self._core.pace.head_interval_s)
+    def want_head(self, now: bool = False) -> None:
+        """Something that heads name has changed: issue one, but not more often than the pace; or
+        `now`, where others wait for it."""
+        earliest = self._last_head_at + self._core.pace.head_interval_s
+        due = self._core.now if now else max(self._core.now, earliest)
         self._head_at = min(self._head_at, due)
 
     def receipt(self, link: Link, chapter: bytes) -> None:
@@ -153,27 +156,9 @@ class Publisher:
         if not self.is_busy and (self._dirty or self._later):
             self._commit_documents()
 
-    def _refs(self) -> Refs:
-        core = self._core
-        newest = core.policies.newest()
-        keep = self.keeper.list
-        return Refs(
-            member=core.me.digest,
-            lineage=core.job.lineage,
-            update=self._update[0] if self._update else None,
-            receipts=core.own.receipts,
-            ledger=core.budget.ref,
-            policy=newest.digest if newest else None,
-            revocations=keep("revocations", core.roster.listing()),
-            evidence=keep("evidence", core.evidence_listing()),
-            peers=keep("peers", core.addresses.listing()),
-            pruned=keep("pruned", self.keeper.markers()),
-            capability=core.settings.capability,
-        )
-
     def _commit_head(self) -> None:
         core = self._core
-        refs = self._refs()
+        refs = next_refs(core, self.keeper, self._update[0] if self._update else None)
         if refs == core.own.refs and not self._new_update:
             self._head_at = math.inf
             return
@@ -253,7 +238,7 @@ class Publisher:
         )
         for name in flight.batch.retire:
             core.shelf.unpin(name)
-        named = {refs.policy, *self.keeper.listed()}
+        named = {refs.policy, *self.keeper.listed(), *core.sums.turns.names}
         if refs.update is not None:
             named.add(refs.update.digest)
         for name, data in flight.objects.items():

@@ -35,6 +35,9 @@ class Purpose(StrEnum):
     RECEIPT = "receipt"
     WALK = "walk"  # a head below the newest one, by digest
     BUNDLE = "bundle"
+    SUMS = "sums"  # the head of a member of our group, while it sums
+    SUM_OBJECT = "sum object"
+    SUM_VECTOR = "sum vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Pending:
 Key = tuple[Purpose, bytes | None, bytes | None]
 """purpose, peer and digest: what makes two requests for an object one"""
 T = TypeVar("T", bound=Hashable)
+MODELS = frozenset({Purpose.UPDATE, Purpose.SUM_OBJECT, Purpose.SUM_VECTOR})
+"""What a round waits for."""
 
 QUEUED_PER_DEVICE = 16
 """Objects that may wait for one peer: guess, twice what a head can name at once."""
@@ -142,7 +147,7 @@ class Pulls:
             return [self._send(pending, bytes_max)]
         queued = self._counts.queued.get(pending.device, 0)
         if self.queued < self._limits.pulls_queued and queued < QUEUED_PER_DEVICE:
-            queue = self._models if pending.purpose is Purpose.UPDATE else self._others
+            queue = self._models if pending.purpose in MODELS else self._others
             queue.append((pending, bytes_max))
             self._counts.queue(pending, 1)
         return []

@@ -24,12 +24,16 @@ INBOX_MAX = 256
 ASKS_MAX = 8
 """Head requests to one peer in one round: guess, so that one who issues heads without end cannot
 keep us busy."""
+ASKS_SUMMING_MAX = 64
+"""The same under group sums, where an honest member issues six heads in an attempt, and each ends
+the wait of a request."""
 
 
 class Phase(StrEnum):
     IDLE = "idle"
     JOINING = "joining"  # looking for models to start from
     TRAINING = "training"
+    SUMMING = "summing"  # group sums: the own group is at it, or its time has not come
     PUBLISHING = "publishing"
     COLLECTING = "collecting"
     MERGING = "merging"
@@ -40,6 +44,11 @@ class Step(StrEnum):
     BEGIN_TRAIN = "begin training"
     LISTEN = "listen"  # collect without having trained
     TRAINED = "trained"
+    HIDDEN = "hidden"  # trained, and what came of it leaves in a sum only
+    WAIT = "wait"  # for others' sums, without having trained
+    SUMMED = "summed"
+    AGAIN = "again"  # what was trained went out masked in vain
+    NO_SUM = "no sum"
     PUBLISHED = "published"
     COLLECTED = "collected"
     DONE = "done"
@@ -49,7 +58,12 @@ TABLE: dict[tuple[Phase, Step], Phase] = {
     (Phase.IDLE, Step.BEGIN_JOIN): Phase.JOINING,
     (Phase.IDLE, Step.BEGIN_TRAIN): Phase.TRAINING,
     (Phase.IDLE, Step.LISTEN): Phase.COLLECTING,
+    (Phase.IDLE, Step.WAIT): Phase.SUMMING,
     (Phase.TRAINING, Step.TRAINED): Phase.PUBLISHING,
+    (Phase.TRAINING, Step.HIDDEN): Phase.SUMMING,
+    (Phase.SUMMING, Step.AGAIN): Phase.TRAINING,
+    (Phase.SUMMING, Step.SUMMED): Phase.PUBLISHING,
+    (Phase.SUMMING, Step.NO_SUM): Phase.COLLECTING,
     (Phase.PUBLISHING, Step.PUBLISHED): Phase.COLLECTING,
     (Phase.JOINING, Step.COLLECTED): Phase.MERGING,
     (Phase.COLLECTING, Step.COLLECTED): Phase.MERGING,
@@ -69,6 +83,7 @@ class Received:
     vector: Vector
     seen_at: float  # own monotonic time at which its digest was first seen
     merged_in: int = 0  # own round that used it last, 0 for none
+    label: int = 0  # the round that its publisher names
 
     @property
     def is_fresh(self) -> bool:
@@ -91,6 +106,7 @@ class Rounds:
         self.job = 0  # number of the training or merge under way
         self.below_quorum = 0
         self.merges = 0
+        self.label: int | None = None  # group sums: the window whose means this round collects
 
     def step(self, step: Step) -> None:
         """Take one row of the table. A missing row is our own bug."""
@@ -109,6 +125,7 @@ class Rounds:
         interval = self._pace.round_interval_s * (1 + self._pace.round_jitter * jitter)
         self.next_at = now + interval
         self.sampled, self.open = [], set()
+        self.label = None
 
     def collect(self, sampled: list[bytes], now: float) -> None:
         """These peers take part. Those whose new update is already here are done with."""
@@ -126,8 +143,14 @@ class Rounds:
         received = self.inbox.get(device)
         if received is None or not received.is_fresh:
             return False
+        if self.label is not None:
+            return received.label == self.label
         interval = self._pace.round_interval_s
         return interval == 0.0 or received.seen_at >= self.published_at - interval / 2
+
+    @property
+    def asks_max(self) -> int:
+        return ASKS_MAX if self.label is None else ASKS_SUMMING_MAX
 
     def take(self, received: Received, now: float) -> bool:
         """A verified update came in; replaces that peer's older one. True if none newer is due."""
@@ -143,8 +166,8 @@ class Rounds:
     def settle(self, device: bytes, now: float) -> None:
         """This peer will bring nothing more in this round (it has, or it failed)."""
         self.open.discard(device)
-        if self.grace_at != math.inf:
-            return
+        if self.grace_at != math.inf or self.label is not None:
+            return  # a window gives everybody the same time
         quorum, done = self.quorum(len(self.sampled)), len(self.sampled) - len(self.open)
         if done >= quorum and self.fresh() >= quorum:  # counted only where it can be enough
             self.grace_at = now + self._pace.grace_s

@@ -27,6 +27,7 @@ COST: dict[Fault, float] = {
     Fault.WRONG_DEVICE: 0.35,
     Fault.TLS_MISMATCH: 0.35,
     Fault.NORM_BOUND: 0.35,
+    Fault.FALSE_SUM: 0.35,
     Fault.MALFORMED: 0.25,
     Fault.UNKNOWN_TYPE: 0.25,
     Fault.OVERSIZED: 0.25,

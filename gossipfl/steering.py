@@ -86,6 +86,7 @@ class Steering:
         if same and not unusable and not job.failed:
             job.policy = policy
             core.budget.look()
+            core.sums.policy_changed()
             core.halt.policy_changed()
             return
         self._open(Job(policy=policy))
@@ -100,6 +101,7 @@ class Steering:
         core = self._core
         old, core.job = core.job.policy, job
         core.rounds.reset()
+        core.sums.reset()
         core.halt.reset()
         core.emit(*core.pulls.cancel(frozenset({Purpose.COLLECT, Purpose.JOIN, Purpose.UPDATE})))
         core.rounds.next_at = float("inf")

@@ -98,6 +98,7 @@ class Upkeep:
             self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
         if head.member != known.digest:
             self._want(peer, Purpose.MEMBER, Kind.MEMBER, head.member)
+        core.sums.new_head(peer.device, head.group)
         self._walk(peer)
 
     def _want_list(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,16 @@ from gossipfl.events import (
 )
 from gossipfl.interfaces import Trainer
 from gossipfl.parameters import Vector, require_finite
-from gossipfl.privacy import DevicePrivacy, Noised, Off, RecordPrivacy, unprotected
+from gossipfl.privacy import (
+    DevicePrivacy,
+    GroupSum,
+    Hidden,
+    Noised,
+    Off,
+    RecordPrivacy,
+    hidden,
+    unprotected,
+)
 
 if TYPE_CHECKING:
     from gossipfl.privacy.record_unit import Sum
@@ -59,18 +69,25 @@ def local_step(
     """Local training from the base, and what makes its result fit to be published.
 
     Without privacy any error of the trainer becomes TrainingFailed. With privacy on, the absence
-    of an update would tell something about the data: noise goes out then, around no change.
+    of an update would tell something about the data: noise goes out then, around no change. Under
+    group sums the result is hidden: it leaves in a sum, or not at all.
     """
+    mode = effect.protection
+    if isinstance(mode, GroupSum):
+        answer = local_step(replace(effect, protection=mode.noise), trainer, entropy)
+        if isinstance(answer, TrainingFailed) or isinstance(answer.model, Hidden):
+            return answer
+        return replace(answer, model=hidden(mode, answer.model))
     try:
-        match effect.protection:
+        match mode:
             case Off():
                 parameters = trainer.train(effect.base, effect.training, effect.seed)
                 require_finite(parameters, "trained model")
-                return TrainingFinished(effect.job, unprotected(effect.protection, parameters))
+                return TrainingFinished(effect.job, unprotected(mode, parameters))
             case DevicePrivacy():
-                return _device_step(effect, effect.protection, trainer, entropy(KEY_BYTES))
+                return _device_step(effect, mode, trainer, entropy(KEY_BYTES))
             case RecordPrivacy():
-                return _record_step(effect, effect.protection, trainer, entropy(KEY_BYTES))
+                return _record_step(effect, mode, trainer, entropy(KEY_BYTES))
     except PeerError:
         return TrainingFailed(effect.job, f"{Fault.NOT_FINITE.value}: training diverged")
     except Exception as error:  # a trainer is foreign code: its failure must not end the node

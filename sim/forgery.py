@@ -9,6 +9,8 @@ from __future__ import annotations
 from gossipfl.parameters import Cleared, Vector
 from gossipfl.privacy import (
     DevicePrivacy,
+    GroupSum,
+    Hidden,
     Noised,
     Off,
     Protection,
@@ -18,8 +20,10 @@ from gossipfl.privacy import (
 )
 
 
-def forged(protection: Protection, vector: Vector) -> Publishable:
+def forged(protection: Protection | GroupSum, vector: Vector) -> Publishable | Hidden:
     """This vector as the answer to a training under `protection`."""
+    if isinstance(protection, GroupSum):
+        return Hidden(vector)
     if isinstance(protection, Off):
         return unprotected(protection, vector)
     return as_noised(protection, vector)

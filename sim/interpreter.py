@@ -35,8 +35,11 @@ from gossipfl.events import (
     StartTraining,
     Stored,
     StoreFailed,
+    SumMask,
+    SumUncover,
     TrainingFinished,
 )
+from gossipfl.groups.heavy import sum_step
 from gossipfl.memory import Crash
 from gossipfl.objects import digest
 from gossipfl.work import local_step, measure, merge, reckon
@@ -62,6 +65,8 @@ class Interpreter:
             StartMerge: self._start_merge,
             Measure: self._measure,
             Reckon: self._reckon,
+            SumMask: self._sum,
+            SumUncover: self._sum,
             Commit: self._start_commit,
             Reload: lambda device, _: device.inbox.append(Loaded(device.store.load())),
             LoadJob: self._load_job,
@@ -177,6 +182,9 @@ class Interpreter:
 
     def _reckon(self, device: SimDevice, effect: Reckon) -> None:
         self._later(device, self._world.options.costs.merge_s_per_model, reckon(effect))
+
+    def _sum(self, device: SimDevice, effect: SumMask | SumUncover) -> None:
+        self._later(device, self._world.options.costs.merge_s_per_model, sum_step(effect))
 
     def _start_commit(self, device: SimDevice, effect: Commit) -> None:
         seconds = self._world.options.costs.commit_s

@@ -75,7 +75,8 @@ def real_node(device: SimDevice, seed: int) -> NodeLike:
     """The node that ships."""
     from gossipfl.node import Node
 
-    return Node(device.fleet.identity(device.keys), device.settings, seed, device.pure)
+    identity, secret = device.fleet.identity(device.keys), device.random.randbytes
+    return Node(identity, device.settings, seed, device.pure, secret=secret)
 
 
 class World:

@@ -8,8 +8,7 @@ among them. Safety: fewer than g / 3 liars, whatever the network does.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from enum import IntEnum
+from collections.abc import Collection, Mapping
 
 from gossipfl.groups.dealing import deal, take
 from gossipfl.groups.messages import (
@@ -27,6 +26,7 @@ from gossipfl.groups.recovery import BadDealing, Recovery, own_masks, reveal
 from gossipfl.groups.sealing import Secrets, Shares, commitment, public
 from gossipfl.groups.shamir import Entropy
 from gossipfl.groups.steps import (
+    PROPOSING_STEPS,
     Accuse,
     DeadlineReached,
     Effect,
@@ -39,6 +39,7 @@ from gossipfl.groups.steps import (
     Masked,
     MaskVector,
     Persist,
+    Phase,
     Publish,
     Received,
     Uncover,
@@ -48,26 +49,13 @@ from gossipfl.groups.views import Roster, View
 from gossipfl.identity import Signer
 
 
-class Phase(IntEnum):
-    """What is awaited. The value: after how many steps' time the waiting is over."""
-
-    KEYS = 1
-    ROSTER = 3  # the proposer makes it after two at the latest
-    SET = 5  # the proposer makes it after four at the latest
-    REVEALS = 6
-    ENDED = 7
-
-
-PROPOSING_STEPS = 1  # that much earlier than the others give up: it has to reach them
-
-
 class Attempt:
     """Made anew for each attempt; after a restart it is not resumed (see Journal).
 
     entropy(count): secret uniform bytes. step_s: seconds a step, from the policy. vector: the
-    digest of what will be summed. used: public keys of earlier attempts. refused: places with
-    which this member shares nothing, because they cheated before. Raises ValueError if the
-    journal forbids the attempt.
+    digest of what will be summed. used: public keys of earlier attempts, and the envelopes that
+    bore them. refused: places with which this member shares nothing, because they cheated before.
+    Raises ValueError if the journal forbids the attempt.
     """
 
     def __init__(
@@ -78,7 +66,7 @@ class Attempt:
         step_s: float,
         journal: Journal,
         vector: bytes,
-        used: Collection[bytes] = (),
+        used: Mapping[bytes, bytes] | None = None,
         refused: Collection[int] = (),
     ) -> None:
         if not journal.may_enter(plan, vector):
@@ -89,7 +77,7 @@ class Attempt:
         self.end: End | None = None
         self.journal = journal.entered(plan)
         self._signer, self._entropy, self._step_s = signer, entropy, step_s
-        self._vector, self._used = vector, frozenset(used)
+        self._vector, self._used = vector, dict(used or {})
         self._refused = set(refused) - {self.place}
         self._began = 0.0
         self._secrets: Secrets | None = None
@@ -152,8 +140,12 @@ class Attempt:
         message = signed.message
         if signed.place == self.place:
             return []  # our own, come back
-        if isinstance(message, SumKeys) and {message.mask_key, message.seal_key} & self._used:
-            return self._accuse(signed.place, Lie.REUSED_KEY)
+        if isinstance(message, SumKeys):
+            for key in (message.mask_key, message.seal_key):
+                if key in self._used:
+                    return self._accuse(
+                        signed.place, Lie.REUSED_KEY, (self._used[key], signed.data)
+                    )
         if isinstance(message, SumRoster) and signed.place != self.plan.proposer:
             return []
         other = self.view.add(signed)

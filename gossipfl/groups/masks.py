@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from gossipfl.groups.grid import Words
 
@@ -30,6 +29,8 @@ class Mask:
 
 def apply(words: Words, masks: Sequence[Mask]) -> Words:
     """A copy of uint32[d] with all masks on it. A key serves one vector: the nonce is zero."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
     out = words.copy()
     ciphers = [Cipher(algorithms.ChaCha20(m.key, bytes(16)), None).encryptor() for m in masks]
     buffer = bytearray(4 * BLOCK)

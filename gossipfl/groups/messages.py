@@ -19,7 +19,7 @@ from gossipfl.groups.sealing import SEALED_BYTES, require_usable
 from gossipfl.identity import Signer
 from gossipfl.messages import Device, Digest, Key
 from gossipfl.objects import digest
-from gossipfl.wire import check_signature, decode, encode, open_envelope, pack, seal
+from gossipfl.wire import check_signature, decode, encode, open_envelope, pack, seal, unpack
 
 SIGNED_BYTES_MAX = 4 * KIB  # the largest, SumShares of 16, has about 3 KiB
 
@@ -112,6 +112,15 @@ def sign(message: Message, plan: Plan, signer: Signer) -> Signed:
     """The own object, as others will read it."""
     data = seal(NAMES[type(message)], encode(message), signer)
     return Signed(plan.members.index(signer.device), digest(data), message, data)
+
+
+def kind_of(data: bytes) -> str:
+    """What a signed object of a sum says it is. Raises PeerError if it is none."""
+    parts = unpack(data, SIGNED_BYTES_MAX)
+    kind = parts[0] if isinstance(parts, list) and parts else None
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise PeerError(Fault.UNKNOWN_TYPE, "no object of a group sum")
+    return kind
 
 
 def read(data: bytes, expected: str, plan: Plan) -> Signed:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 from nacl.exceptions import CryptoError
 from nacl.public import Box, PrivateKey, PublicKey
@@ -73,14 +71,21 @@ def pair_key(
     """The key of the mask that places low < up share, in this attempt and under this roster only:
     HKDF-SHA-256 (RFC 5869) over the X25519 agreement."""
     info = b"gossipfl pair mask 1" + roster + bytes([low, up])
-    kdf = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=attempt, info=info)
-    return kdf.derive(agree(secret, other))
+    return _derive(agree(secret, other), attempt, info)
 
 
 def self_key(seed: bytes, attempt: bytes, roster: bytes) -> bytes:
     """The key of a member's own mask, which its seed gives away."""
     info = b"gossipfl self mask 1" + roster
-    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=attempt, info=info).derive(seed)
+    return _derive(seed, attempt, info)
+
+
+def _derive(key: bytes, salt: bytes, info: bytes) -> bytes:
+    # Who never sums does not load the cipher.
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(key)
 
 
 def commitment(attempt: bytes, device: bytes, seed: bytes) -> bytes:

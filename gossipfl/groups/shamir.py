@@ -9,6 +9,7 @@ every index moved by x (exclusive or) the same call gives the value at x.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 
 from gossipfl.errors import LocalError
 
@@ -17,6 +18,11 @@ HALF_BYTES = 16
 PLACES_MAX = 16  # design: groups of 4 to 16
 
 Entropy = Callable[[int], bytes]
+
+
+def is_installed() -> bool:
+    """Is PyCryptodome here? Without it a device takes part in no sum."""
+    return find_spec("Crypto") is not None
 
 
 def split(secret: bytes, threshold: int, places: int, entropy: Entropy) -> tuple[bytes, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated
 
 import msgspec
@@ -15,7 +15,20 @@ from gossipfl.groups.plan import Plan
 from gossipfl.messages import Count, Digest
 
 SPENT_MAX = 64  # guess: vectors remembered; each window has a new one
-KEYS_SEEN_MAX = 4_096  # guess: of 16 members 128 attempts
+KEYS_SEEN_MAX = 1_024  # guess: of 16 members 32 attempts; with each its envelope of 300 bytes
+
+
+class Phase(IntEnum):
+    """What is awaited. The value: after how many steps' time the waiting is over."""
+
+    KEYS = 1
+    ROSTER = 3  # the proposer makes it after two at the latest
+    SET = 5  # the proposer makes it after four at the latest
+    REVEALS = 6
+    ENDED = 7
+
+
+PROPOSING_STEPS = 1  # that much earlier than the others give up: it has to reach them
 
 
 class Lie(StrEnum):
@@ -138,8 +151,9 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Accuse:
-    """`proof`: what it signed. Two objects for one step show the lie by themselves; the others
-    need what they name, which all members hold. Empty: a local observation."""
+    """`proof`: what it signed. Two objects for one step show the lie by themselves, and so does a
+    key in two attempts; the others need what they name, which all members hold. Empty: a local
+    observation."""
 
     place: int
     lie: Lie

@@ -76,11 +76,15 @@ class View:
         return {place: message for place, message in found.items() if message is not None}
 
     @property
-    def keys_seen(self) -> frozenset[bytes]:
-        """All public keys of this attempt: no later one may use them."""
-        held = [signed.message for row in self.held.values() for signed in row]
-        keys = [message for message in held if isinstance(message, SumKeys)]
-        return frozenset(key for m in keys for key in (m.mask_key, m.seal_key))
+    def keys_seen(self) -> dict[bytes, bytes]:
+        """All public keys of this attempt, and who said so: no later one may use them."""
+        found: dict[bytes, bytes] = {}
+        for row in self.held.values():
+            for signed in row:
+                if isinstance(signed.message, SumKeys):
+                    found[signed.message.mask_key] = signed.data
+                    found[signed.message.seal_key] = signed.data
+        return found
 
     def signed(self, shape: type[Message], place: int) -> tuple[bytes, ...]:
         """The envelopes that are held, as proof."""

@@ -39,8 +39,11 @@ from gossipfl.events import (
     Stop,
     Stored,
     StoreFailed,
+    SumMask,
+    SumUncover,
     Topic,
 )
+from gossipfl.groups.heavy import sum_step
 from gossipfl.interfaces import Trainer
 from gossipfl.net.ports import Hooks, NodeLike, Ports
 from gossipfl.work import local_step, measure, merge, reckon
@@ -202,6 +205,8 @@ class Driver:
             case Cancel(request):
                 if (fetch := self._fetches.pop(request, None)) is not None:
                     fetch.cancel()
+            case SumMask() | SumUncover():
+                self._start(self._answer(partial(sum_step, effect)))
             case StartTraining() | StartMerge() | Measure():
                 self._step(effect)
             case Reckon():

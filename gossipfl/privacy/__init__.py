@@ -6,19 +6,42 @@ is claimed and what is not.
 
 from __future__ import annotations
 
-from gossipfl.privacy.protection import OFF, DevicePrivacy, Off, Protection, RecordPrivacy, Unit
-from gossipfl.privacy.release import Noised, Publishable, Unprotected, unprotected, withheld
+from gossipfl.privacy.protection import (
+    OFF,
+    DevicePrivacy,
+    GroupSum,
+    Off,
+    Protection,
+    RecordPrivacy,
+    Unit,
+)
+from gossipfl.privacy.release import (
+    Hidden,
+    Noised,
+    Publishable,
+    Summed,
+    Unprotected,
+    hidden,
+    summed,
+    unprotected,
+    withheld,
+)
 
 __all__ = [
     "OFF",
     "DevicePrivacy",
+    "GroupSum",
+    "Hidden",
     "Noised",
     "Off",
     "Protection",
     "Publishable",
     "RecordPrivacy",
+    "Summed",
     "Unit",
     "Unprotected",
+    "hidden",
+    "summed",
     "unprotected",
     "withheld",
 ]

@@ -20,11 +20,12 @@ class Agreed:
 
 
 def agreed(privacy: Privacy, floors: Floors = NO_FLOORS) -> Agreed | None:
-    """None without privacy. Raises ValueError if the policy's numbers are none.
+    """None without privacy, or where group sums go without noise. Raises ValueError if the policy's
+    numbers are none.
 
     Where the owner wants more noise than the policy, there is more: z is the larger of both.
     """
-    if privacy.mode == "off":
+    if privacy.mode == "off" or (privacy.sums is not None and not privacy.sums.noise):
         return None
     unit = Unit(privacy.unit)
     z = max(privacy.z, floors.z or 0.0)

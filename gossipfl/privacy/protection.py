@@ -82,6 +82,13 @@ OFF = Off()
 Protection = Off | DevicePrivacy | RecordPrivacy
 
 
+@dataclass(frozen=True, slots=True)
+class GroupSum:
+    """A model leaves in a sum of its group's only. `noise`: what is added to it before."""
+
+    noise: Protection
+
+
 def _require_range(what: str, value: float, lowest: float, highest: float) -> None:
     if not (math.isfinite(value) and lowest <= value <= highest):
         raise ValueError(f"{what} is {value}, allowed {lowest:g} to {highest:g}")

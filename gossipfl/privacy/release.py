@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gossipfl.parameters import Cleared, Vector
-from gossipfl.privacy.protection import DevicePrivacy, Off, RecordPrivacy
+from gossipfl.privacy.protection import DevicePrivacy, GroupSum, Off, RecordPrivacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,41 @@ class Noised:
 
 
 Publishable = Unprotected | Noised
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A model that leaves masked, in a sum of its group's, or not at all. `noised`: the release
+    that goes out with it, where the policy asks for noise beside the sum."""
+
+    vector: Vector
+    noised: Noised | None = None
+
+    def __repr__(self) -> str:
+        return "Hidden(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The mean of a group's models. Made by `summed` alone."""
+
+    vector: Cleared
+
+
+def hidden(mode: GroupSum, model: Publishable) -> Hidden:
+    """What training under a policy with group sums gives."""
+    del mode
+    return Hidden(model.vector, model if isinstance(model, Noised) else None)
+
+
+def summed(mean: Vector, members: int, threshold: int) -> Summed:
+    """A group's mean may be published: of so many members, `threshold` at least.
+
+    Raises ValueError below that: the mean of one would be its model.
+    """
+    if members < max(2, threshold):
+        raise ValueError(f"a sum of {members}, at least {threshold}")
+    return Summed(Cleared(mean))
 
 
 def withheld(noised: Noised, base: Vector) -> Noised:

@@ -134,12 +134,12 @@ STATE: tuple[Mutant, ...] = (
         "a wall clock that nobody has confirmed raises the durable floor of fleet time",
         (
             Edit(
-                "gossipfl.membership:FleetClock.hear_wall",
+                "gossipfl.fleettime:FleetClock.hear_wall",
                 "self._move(wall, now, confirmed=False)",
                 "self._move(wall, now, confirmed=True)",
             ),
             Edit(
-                "gossipfl.membership:FleetClock.time",
+                "gossipfl.fleettime:FleetClock.time",
                 "self.raise_floor(int(min(time, self._ceiling)))",
                 "self.raise_floor(time)",
             ),

@@ -48,7 +48,10 @@ from gossipfl.events import (
     StartTraining,
     Stored,
     StoreFailed,
+    SumMask,
+    SumUncover,
 )
+from gossipfl.groups.heavy import sum_step
 from gossipfl.identity import device_name
 from gossipfl.interfaces import Evaluation
 from gossipfl.memory import MemoryStore
@@ -295,7 +298,8 @@ class Table:
 
     def _node(self, keys: Keys, seed: int) -> Node:
         settings = NodeSettings(pace=self.pace, limits=self.limits, first_start=self.first_start)
-        return Node(self.fleet.identity(keys), settings, seed, floors=self.floors)
+        identity = self.fleet.identity(keys)
+        return Node(identity, settings, seed, floors=self.floors, secret=self._bytes)
 
     def restart(self, device: Device, store: MemoryStore | None = None) -> None:
         """The process ended and starts again on what is durable (or on another disk)."""
@@ -411,6 +415,8 @@ class Table:
                 device.inbox.append(local_step(effect, device.trainer, self._bytes))
             case StartMerge():
                 device.inbox.append(merge(effect, device.trainer))
+            case SumMask() | SumUncover():
+                device.inbox.append(sum_step(effect))
             case Measure():
                 device.inbox.append(measure(effect, device.trainer))
             case Reckon():

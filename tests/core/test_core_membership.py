@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
+from gossipfl.fleettime import HEARD_MAX, NEAR_S, FleetClock
 from gossipfl.identity import Signer
-from gossipfl.membership import HEARD_MAX, NEAR_S, FleetClock, Roster
+from gossipfl.membership import Roster
 from gossipfl.messages import Member, Revocation, Role
 from gossipfl.objects import (
     MemberObject,

@@ -9,7 +9,7 @@ import pytest
 from gossipfl.config import PACES, Limits, NodeSettings
 from gossipfl.errors import Fault
 from gossipfl.events import Address, Batch, Source
-from gossipfl.membership import FleetClock
+from gossipfl.fleettime import FleetClock
 from gossipfl.peers import BREAKER_FAILURES, PeerBook
 from gossipfl.publisher import SAVE_S
 from gossipfl.reputation import Reputation
