@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -53,3 +55,27 @@ def gossipfl(
 def python() -> str:
     """The interpreter that runs the tests."""
     return sys.executable
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[str]:
+    """The folder of sockets of a running PostgreSQL; skips where the package is missing."""
+    import pgkit
+
+    with pgkit.server() as folder:
+        yield folder
+
+
+_databases = itertools.count(1)
+
+
+@pytest.fixture
+def postgres_dsn(postgres_folder: str) -> str:
+    """A fresh, empty PostgreSQL database."""
+    import pgkit
+
+    name = f"hub_{next(_databases)}"
+    programs = pgkit.programs()
+    assert programs is not None
+    subprocess.run([programs / "createdb", "-h", postgres_folder, "-U", "hub", name], check=True)
+    return f"postgresql://hub@/{name}?host={postgres_folder}"

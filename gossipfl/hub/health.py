@@ -43,6 +43,8 @@ class HealthApi:
 
     async def health(self, hub: Hub, call: Call) -> Any:
         problems = [*hub.supervisor.problems(), *hub.leader.supervisor.problems()]
+        if hub.database.is_full:
+            problems.append("the disk is full: the hub only reads until there is space")
         entries = 0
         try:
             entries = await hub.log.reader.size()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import signal
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from gossipfl.errors import UserError
 from gossipfl.fleet import files
 from gossipfl.fleet.stored import DeviceIdentity, load_identity
 from gossipfl.hub.broadcast import Broadcast
-from gossipfl.hub.database import open_database
+from gossipfl.hub.database import Database, DatabaseError, open_database
 from gossipfl.hub.health import HealthApi
 from gossipfl.hub.hub import Hub, wall
 from gossipfl.hub.leader import Leader
@@ -32,6 +33,8 @@ from gossipfl.messages import Role
 log = logging.getLogger(__name__)
 
 REQUEST_BYTES_MAX = 64 * 1024 * 1024  # as Limits.bundle_bytes: an update of the largest model
+SPACE_S = 2.0  # fault table: it recovers in less than ten seconds after space returns
+PROBE_BYTES = 64 * 1024  # guess: a few receipts
 END_S = 10.0  # requests under way get so long at the end; systemd gives 90 s
 
 
@@ -95,6 +98,7 @@ class Service:
             hub = self.hub = Hub(settings, identity, database, hub_log, leader, events, supervisor)
             parts.push_async_callback(supervisor.close)
             supervisor.start("leader", leader.run)
+            supervisor.start("space", lambda: _watch_space(database))
             await self._serve(parts, hub, tls)
             self.ready.set()
             await self._until_stopped(supervisor)
@@ -126,6 +130,25 @@ class Service:
         self.address = Address(api.host, port, tls is not None)
         name = short_name(hub.identity.signer.device)
         log.info("hub %s answers at %s", name, self.address.url)
+
+
+async def _watch_space(database: Database) -> None:
+    """While the disk is full, try now and then to write: nobody else may have anything to write."""
+    while True:
+        await asyncio.sleep(SPACE_S)
+        if database.is_full:
+            with suppress(DatabaseError):
+                await _probe(database)
+
+
+async def _probe(database: Database) -> None:
+    async with database.transaction() as transaction:
+        await transaction.execute(
+            "INSERT INTO hub_space (id, data) VALUES (1, ?) "
+            "ON CONFLICT (id) DO UPDATE SET data = excluded.data",
+            secrets.token_bytes(PROBE_BYTES),
+        )
+        await transaction.execute("DELETE FROM hub_space")
 
 
 def _hub_identity(settings: HubSettings) -> DeviceIdentity:

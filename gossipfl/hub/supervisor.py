@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5  # before the first restart; doubles with each failure in a row
 PAUSE_MAX_S = 5.0  # so that a full disk is noticed to have space again in less than ten seconds
-CALM_S = 60.0  # who ran so long starts from the first pause again
+CALM_S = 5.0  # who ran so long is well again, and starts from the first pause the next time
 
 
 @dataclass(slots=True)

@@ -3,120 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import WAIT_S, Fleet, free_ports, until
+from agents import Fleet, until
+from hubs import HubProcess
 
-from gossipfl.audit.entries import EntryKind, parse_entry
-from gossipfl.chains import open_receipt
-from gossipfl.config import Limits
-from gossipfl.fleet.local import enrol_local
+from gossipfl.audit.entries import EntryKind
+from gossipfl.audit.notes import log_key
 from gossipfl.fleet.stored import read_identity
-from gossipfl.hub.database import open_database
-from gossipfl.hub.log.reading import DatabaseLog
-from gossipfl.hub.settings import load_settings, template
-from gossipfl.membership import Roster
+from gossipfl.hub.database import DatabaseError, open_database
+from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.log.log import HubLog
+from gossipfl.hub.log.writer import LogWriter
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-
-class HubProcess:
-    """A hub's folder, and its process while it runs."""
-
-    def __init__(self, fleet: Fleet, folder: Path, more: dict[str, Any] | None = None) -> None:
-        self.folder = folder
-        enrol_local(fleet.fleet, folder, role="hub")
-        self.config = folder / "hub.toml"
-        self.api_port, peer_port = free_ports(2)
-        settings = {
-            "api.port": self.api_port,
-            "network.hosts": ["127.0.0.1"],
-            "network.port": peer_port,
-            "network.peers": [f"127.0.0.1:{port}" for port in fleet.ports],
-            "discovery.enabled": False,
-            "pace.preset": "demo",
-            **(more or {}),
-        }
-        self.config.write_text(template(settings))
-        self.log = folder.with_suffix(".log")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gossipfl", "hub", "run", "--config", str(self.config)],
-                stdout=out,
-                stderr=out,
-                env={**os.environ, "NO_COLOR": "1"},
-            )
-
-    def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(WAIT_S)
-
-    def health(self) -> dict[str, Any]:
-        """What /health says; empty while nobody answers."""
-        assert self.process is None or self.process.poll() is None, self.log.read_text()[-3000:]
-        try:
-            url = f"http://127.0.0.1:{self.api_port}/health"
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except urllib.error.HTTPError as error:
-            return dict(json.load(error))
-        except OSError:
-            return {}
-
-    def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def logged(self) -> list[tuple[EntryKind, bytes, bytes]]:
-        """(kind, subject, payload) of every entry that a checkpoint covers."""
-
-        async def read() -> list[tuple[EntryKind, bytes, bytes]]:
-            database = await open_database(load_settings([self.config]).dsn)
-            log = DatabaseLog(database)
-            found = []
-            size = await log.size()
-            for first in range(0, size, 256):
-                end = min(size, first + 256)
-                entries = await log.entries(first, end)
-                for entry, payload in zip(entries, await log.payloads(first, end), strict=True):
-                    assert payload is not None
-                    found.append((parse_entry(entry).kind, payload.subject, payload.data))
-            await database.close()
-            return found
-
-        return asyncio.run(read())
-
-    def receipts(self) -> dict[bytes, list[int]]:
-        """Numbers of the logged receipts of each device, in the log's order, each verified."""
-        roster = Roster(read_identity(self.folder).root_key, Limits())
-        numbers: dict[bytes, list[int]] = {}
-        logged = self.logged()
-        for kind, _, data in logged:
-            if kind is EntryKind.MEMBER:
-                roster.admit(data)
-        for kind, device, data in logged:
-            if kind is EntryKind.RECEIPT:
-                known = roster.by_device(device)
-                assert known is not None
-                receipt = open_receipt(data, known.member, Limits())
-                numbers.setdefault(device, []).append(receipt.number)
-        return numbers
+TAKE_OVER_S = 10.0
 
 
 @pytest.fixture
@@ -184,3 +94,70 @@ def test_a_killed_hub_goes_on_where_it_stood_and_no_device_waits(make: Callable[
     for device in fleet.devices:
         status = device.status()
         assert status["evidence"] == 0
+
+
+async def test_when_the_leading_hub_is_killed_under_load_another_takes_over(
+    make: Callable[..., Any], postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Two processes, one PostgreSQL, receipts and appends coming in: nothing is lost."""
+    fleet, first = make(3, **{"database.dsn": postgres_dsn})
+    second = HubProcess(fleet, tmp_path / "hub-2", {"database.dsn": postgres_dsn}, keys_of=first)
+    database = await open_database(postgres_dsn)
+    log = HubLog(database, log_key(read_identity(first.folder).signer.key_id))
+    acknowledged: list[int] = []
+    appending = asyncio.create_task(_append(log, acknowledged))
+    try:
+        first.start()
+        await asyncio.to_thread(until, "the first leads", lambda: first.health().get("leads"))
+        second.start()
+        await asyncio.to_thread(until, "the second answers", lambda: second.health())
+        for device in fleet.devices:
+            device.start()
+        await asyncio.to_thread(
+            until, "a checkpoint with receipts", lambda: len(first.receipts()) == 3
+        )
+        assert second.health()["leads"] is False
+        began = time.monotonic()
+        first.end(signal.SIGKILL)
+        before = await log.reader.newest()
+        await asyncio.to_thread(until, "the second leads", lambda: second.health()["leads"])
+        taken_over_s = time.monotonic() - began
+        rounds = {d: d.status()["base_round"] for d in fleet.devices}
+        most = max(rounds.values()) + 3
+
+        def goes_on() -> bool:
+            found = second.receipts()
+            return len(found) == 3 and all(len(numbers) >= most for numbers in found.values())
+
+        await asyncio.to_thread(until, "receipts after the take-over", goes_on)
+    finally:
+        appending.cancel()
+        await asyncio.gather(appending, return_exceptions=True)
+        await asyncio.to_thread(second.close)
+    assert taken_over_s < TAKE_OVER_S
+    writer = LogWriter(database, log, read_identity(second.folder).signer)
+    while await writer.integrate():
+        pass
+    assert await log.reader.newest() > before
+    logged = {
+        json.loads(data)["number"]
+        for kind, _, data in await asyncio.to_thread(second.logged)
+        if kind is EntryKind.ALARM
+    }
+    assert set(acknowledged) <= logged
+    assert len(acknowledged) > 100
+    for numbers in (await asyncio.to_thread(second.receipts)).values():
+        assert numbers == list(range(1, len(numbers) + 1))
+    for device in fleet.devices:
+        assert device.status()["evidence"] == 0
+    await database.close()
+
+
+async def _append(log: HubLog, acknowledged: list[int]) -> None:
+    """What an instance of the API does all day: append, then tell the client."""
+    for number in itertools.count():
+        data = json.dumps({"number": number}).encode()
+        with contextlib.suppress(DatabaseError):
+            await log.append([Draft(EntryKind.ALARM, bytes(16), data, int(time.time()))])
+            acknowledged.append(number)
+        await asyncio.sleep(0.02)

@@ -82,6 +82,11 @@ class Database(Protocol):
         """ "sqlite" or "postgresql"."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the last transaction that wrote found no space."""
+        ...
+
     def transaction(self, *, write: bool = True) -> AbstractAsyncContextManager[Transaction]:
         """Commits on leaving, rolls back on an exception; durable when it returns.
 

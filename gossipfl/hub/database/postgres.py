@@ -148,6 +148,7 @@ class PostgresDatabase:
     def __init__(self, dsn: str, password: str | None = None) -> None:
         self._dsn, self._password = dsn, password
         self._pool: Any = None
+        self.is_full = False
 
     async def start(self) -> None:
         """Raises DatabaseError if there is no usable server."""
@@ -186,12 +187,14 @@ class PostgresDatabase:
             try:
                 yield transaction
                 transaction.require_whole()
-            except BaseException:
+            except BaseException as error:
+                self.is_full |= isinstance(error, DatabaseFull)
                 with suppress(DatabaseError), translated():
                     await block.rollback()
                 raise
             with translated():
                 await block.commit()
+            self.is_full &= not write
         finally:
             with suppress(DatabaseError), translated():
                 await self._pool.release(connection)

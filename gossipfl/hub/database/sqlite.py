@@ -16,7 +16,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 from typing import TypeVar
 
-from gossipfl.hub.database.contract import DatabaseError, Row, Transaction, Unavailable, Value
+from gossipfl.hub.database.contract import (
+    DatabaseError,
+    DatabaseFull,
+    Row,
+    Transaction,
+    Unavailable,
+    Value,
+)
 from gossipfl.hub.database.file_lease import FileLease
 from gossipfl.hub.database.sqlite_words import connect, translated
 
@@ -124,6 +131,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_full = False
         self._writer = Worker(path, write=True)
         self._readers: list[Worker] = []
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
@@ -187,11 +195,17 @@ class SqliteDatabase:
             transaction.require_whole()
         except BaseException as error:
             turn.end(keep=False)
+            self.is_full |= isinstance(error, DatabaseFull)
             if isinstance(error, TimeoutError) and turn.begun.done() and bound.expired():
                 raise Unavailable(f"cut off after {TRANSACTION_S:g} s") from error
             raise
         turn.end(keep=True)
-        await asyncio.shield(turn.done)
+        try:
+            await asyncio.shield(turn.done)
+        except DatabaseFull:
+            self.is_full = True
+            raise
+        self.is_full = False
 
     # --- the one writer -----------------------------------------------------------------------
 

@@ -26,4 +26,12 @@ MIGRATIONS = (
             reputation DOUBLE PRECISION, head {blob}, address TEXT NOT NULL);
         """,
     ),
+    Migration(
+        2,
+        "fleet",
+        """
+        -- What is written to see whether there is space again.
+        CREATE TABLE hub_space (id BIGINT PRIMARY KEY, data {blob} NOT NULL);
+        """,
+    ),
 )

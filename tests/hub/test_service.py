@@ -1,0 +1,143 @@
+"""A whole hub in this process: it starts, says how it is, survives a full disk, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gossipfl.audit.entries import EntryKind
+from gossipfl.errors import UserError
+from gossipfl.fleet.local import enrol_local, make_fleet
+from gossipfl.hub import supervisor
+from gossipfl.hub.database import DatabaseFull
+from gossipfl.hub.database.sqlite import SqliteDatabase
+from gossipfl.hub.hub import Hub
+from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.service import Service
+from gossipfl.hub.settings import HubSettings, load_settings
+
+WAIT_S = 20.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> HubSettings:
+    enrol_local(make_fleet(tmp_path / "fleet"), tmp_path / "hub", role="hub")
+    return load_settings(
+        (),
+        {
+            "hub.state": str(tmp_path / "hub"),
+            "api.port": "0",
+            "network.hosts": '["127.0.0.1"]',
+            "discovery.enabled": "false",
+            "pace.preset": "demo",
+        },
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(settings: HubSettings) -> AsyncIterator[tuple[Service, Hub]]:
+    service = Service(settings)
+    task = asyncio.create_task(service.run(signals=False))
+    ready = asyncio.create_task(service.ready.wait())
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if task.done():
+            task.result()
+        assert service.hub is not None
+        yield service, service.hub
+    finally:
+        ready.cancel()
+        service.stop()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), WAIT_S)
+
+
+async def health(service: Service) -> tuple[int, dict[str, Any]]:
+    assert service.address is not None
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(service.address.url + "/health") as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+async def until_status(service: Service, wanted: int) -> dict[str, Any]:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            status, found = await health(service)
+            if status == wanted and found["leads"]:
+                return found
+            await asyncio.sleep(0.1)
+
+
+def digest_of(hub: Hub) -> str:
+    return hashlib.sha256(hub.identity.member_object).hexdigest()
+
+
+def draft(size: int = 10) -> Draft:
+    return Draft(EntryKind.ALARM, bytes(16), b"x" * size, 1_700_000_000)
+
+
+async def test_a_hub_starts_leads_logs_its_own_admission_and_stops(settings: HubSettings) -> None:
+    async with running(settings) as (service, hub):
+        found = await until_status(service, 200)
+        assert found["problems"] == []
+        hub.log.hurry()
+        assert await hub.log.position(f"member/{digest_of(hub)}", WAIT_S) is not None
+        (payload,) = await hub.log.reader.payloads(0, 1)
+        assert payload is not None
+        assert payload.subject == hub.identity.signer.device
+    async with running(settings) as (service, hub):  # the lease and the port were given back
+        assert (await until_status(service, 200))["entries"] >= 1
+
+
+async def test_a_second_process_waits_and_then_takes_over(settings: HubSettings) -> None:
+    async with running(settings) as (first, _):
+        await until_status(first, 200)
+        async with running(settings) as (second, _):
+            assert (await health(second))[1]["leads"] is False
+            first.stop()
+            await until_status(second, 200)
+
+
+async def test_a_full_disk_is_said_reading_goes_on_and_it_recovers(
+    settings: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PAUSE_MAX_S", 1.0)
+    async with running(settings) as (service, hub):
+        await until_status(service, 200)
+        await allow_pages(hub, 1)
+        with pytest.raises(DatabaseFull):
+            await hub.log.append([draft(100_000)])
+        status, found = await health(service)
+        assert status == 503
+        assert any("the disk is full" in problem for problem in found["problems"])
+        assert hub.database.is_full
+        async with hub.database.transaction(write=False) as transaction:
+            await transaction.rows("SELECT * FROM log_checkpoints")
+        await allow_pages(hub, 1_000_000)
+        async with asyncio.timeout(10):
+            await until_status(service, 200)
+        await hub.log.append([draft(100_000)])
+
+
+async def allow_pages(hub: Hub, most: int) -> None:
+    """How large the database may grow; SQLite does not let it be smaller than it is."""
+    assert isinstance(hub.database, SqliteDatabase)
+    await hub.database._writer.run(
+        lambda c: c.execute(f"PRAGMA max_page_count = {most}").fetchone()
+    )
+
+
+async def test_a_devices_folder_is_no_hubs(tmp_path: Path) -> None:
+    enrol_local(make_fleet(tmp_path / "fleet"), tmp_path / "device")
+    settings = load_settings((), {"hub.state": str(tmp_path / "device"), "api.port": "0"})
+    with pytest.raises(UserError) as raised:
+        await Service(settings).run(signals=False)
+    assert raised.value.code == "GF804"
