@@ -13,10 +13,10 @@ from gossipfl.config import PACES, NodeSettings
 from gossipfl.events import Address, PolicyReceived, RevocationReceived
 from gossipfl.identity import device_name
 from gossipfl.memory import MemoryStore, StoreFault
-from gossipfl.messages import Privacy
 from gossipfl.objects import digest
 from sim.adversaries import Adversary, BitFlipper, Foe, Silent, StaleReplay
-from sim.checkers import AssumesEnough, Checker, Pulled, all_checkers
+from sim.budgets import carried, privacy_of
+from sim.checkers import AssumesEnough, BudgetKept, Checker, Pulled, all_checkers
 from sim.checkers.learning import ComesTogether
 from sim.device import SimDevice
 from sim.fleet import Keys
@@ -76,8 +76,9 @@ LIARS: dict[str, Callable[[int], Adversary]] = {
 FORKERS = frozenset({"fork", "odd_even", "odd_even_withheld"})
 
 
-def scene_of(plan: Plan, extra: Sequence[Checker] = (), privacy: Privacy | None = None) -> Scene:
+def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
     """The world that a plan describes, before anything happens. `extra` checkers watch too."""
+    privacy = privacy_of(plan)
     wire = plan.wire
     link = Link(
         latency_s=wire.latency_s,
@@ -103,6 +104,8 @@ def scene_of(plan: Plan, extra: Sequence[Checker] = (), privacy: Privacy | None 
     checkers = all_checkers()
     pulled = next(checker for checker in checkers if isinstance(checker, Pulled))
     watching = [*checkers, AssumesEnough(pulled), *extra]
+    if plan.budget:
+        watching.append(BudgetKept(plan.budget))
     scene = Scene(plan.seed, setup, options, watching)
     for device, name in zip(scene.devices[plan.honest :], plan.liars, strict=True):
         scene.world.corrupt(device, LIARS[name](plan.seed))
@@ -112,20 +115,14 @@ def scene_of(plan: Plan, extra: Sequence[Checker] = (), privacy: Privacy | None 
 class History:
     """One plan being played. `counts` gets how often each kind of fault happened.
 
-    With `privacy` nothing is asked of what is learned: noise may drown it.
+    Under a budget nothing is asked of what is learned: noise may drown it.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        counts: dict[str, int] | None = None,
-        privacy: Privacy | None = None,
-    ) -> None:
+    def __init__(self, plan: Plan, counts: dict[str, int] | None = None) -> None:
         self.plan = plan
         even = plan.alpha is None or plan.alpha >= 1.0
         self.learning = ComesTogether(FLOOR_EVEN if even else FLOOR_SKEWED, SPREAD_MAX)
-        self.scene = scene_of(plan, [self.learning], privacy)
-        self._is_private = privacy is not None
+        self.scene = scene_of(plan, [self.learning])
         self.counts = counts if counts is not None else {}
         self._runs = 0
         for name in plan.liars:
@@ -139,7 +136,13 @@ class History:
     def _schedule(self) -> None:
         world = self.scene.world
         for fault in self.plan.faults:
-            action = self._restoring(fault) if isinstance(fault, Restore) else self._action(fault)
+            match fault:
+                case Restore():
+                    action = self._restoring(fault)
+                case Reinstall(copied_at=float(copied_at)):
+                    action = self._carrying(fault, copied_at)
+                case _:
+                    action = self._action(fault)
             world.schedule(fault.at, action)
 
     def _action(self, fault: Fault) -> Callable[[], None]:
@@ -214,11 +217,25 @@ class History:
         world.schedule(fault.copied_at, copy)
         return put_back
 
-    def _reinstall(self, device: SimDevice, down_s: float) -> None:
+    def _carrying(self, fault: Reinstall, copied_at: float) -> Callable[[], None]:
+        """Schedules the copy of the disk; returns what enrols the device again beside it."""
+        world, device = self.scene.world, self.scene.devices[fault.device]
+        copies: list[MemoryStore] = []
+        world.schedule(copied_at, lambda: copies.append(device.store.copy()))
+
+        def enrol() -> None:
+            self._count(kind_of(fault))
+            self._reinstall(device, fault.down_s, copies[0])
+
+        return enrol
+
+    def _reinstall(self, device: SimDevice, down_s: float, disk: MemoryStore | None = None) -> None:
+        """`disk` is what is left of its old one. Its keys may be old too: then an issuer names the
+        newest of their line all the same."""
         world = self.scene.world
         world.crash(device, reboot=True)
         device.keys = self.scene.fleet.admit(replaces=device.device)
-        world.restore(device, MemoryStore())
+        world.restore(device, carried(disk))
         world.start(device, world.now + down_s)
         # A person who installs it hands over policy and bundle too.
         world.schedule(world.now + down_s, lambda: self.scene.tell(device))
@@ -259,7 +276,7 @@ class History:
         goals = [(d, scene.view(d).merges + MERGES) for d in able]
         if self._is_enough(len(able)):
             # A mean stands against nobody.
-            if not self._is_private and (self.plan.rule != "mean" or not self.plan.liars):
+            if not self.plan.budget and (self.plan.rule != "mean" or not self.plan.liars):
                 self.learning.settled(scene, able)
             world.run_until(
                 Every(world, lambda: all(scene.view(d).merges >= goal for d, goal in goals)),

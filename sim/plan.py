@@ -80,10 +80,14 @@ class Restore(_Fault, frozen=True, tag="restore"):
 
 
 class Reinstall(_Fault, frozen=True, tag="reinstall"):
-    """Its disk and keys are lost; it is enrolled again and replaces its old self."""
+    """Its disk and keys are lost; it is enrolled again and replaces its old self.
+
+    With `copied_at` the old disk is still there, as it was at that virtual second, and its privacy
+    ledger is taken over from it. Equal to `at`: the newest."""
 
     device: Index
     down_s: Seconds
+    copied_at: Seconds | None = None
 
 
 class Move(_Fault, frozen=True, tag="move"):
@@ -151,6 +155,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wire: Wire = Wire()
     wall_skew_s: Seconds = 1.0
     faulty_s: Seconds = FAULTY_S
+    budget: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """publications that the policy's privacy budget pays for; 0: no privacy"""
     faults: tuple[Fault, ...] = ()
 
     @property
@@ -244,10 +250,22 @@ class Focus(msgspec.Struct, frozen=True):
     liars_min: int = 0
     faults_min: int = 0
     rules: tuple[str, ...] = RULES
+    private: float = 0.0  # share of plans under a policy with privacy
 
+
+BUDGETS = (6, 12, 1_000)
+"""Publications: some are spent in the middle of the faults, some after them, some never."""
 
 FOCUSES: dict[str, Focus] = {
-    "any": Focus(),
+    "any": Focus(private=0.125),
+    "privacy": Focus(
+        kinds=(
+            *("restore", "restore", "reinstall", "reinstall", "disk", "disk", "crash", "crash"),
+            *("stop", "partition", "sleep", "new_run"),
+        ),
+        faults_min=2,
+        private=1.0,
+    ),
     # trust.md: equivocation with restores, re-installs and doubtful commits among the faults.
     "equivocation": Focus(
         kinds=("restore", "restore", "reinstall", "disk", "disk", "crash", "stop", "partition"),
@@ -282,7 +300,20 @@ def draw_plan(seed: int, focus: Focus | None = None) -> Plan:
         ),
         wall_skew_s=draw.choice((1.0, 300.0)),
     )
-    return structs.replace(plan, faults=_faults(draw, plan, focus))
+    plan = structs.replace(plan, faults=_faults(draw, plan, focus))
+    # Drawn last: whatever is private, the rest of a seed's plan stays what it was.
+    return _private(draw, plan) if draw.random() < focus.private else plan
+
+
+def _private(draw: random.Random, plan: Plan) -> Plan:
+    """The same under a privacy budget. Who is enrolled again may still have its old disk."""
+    faults = [
+        structs.replace(fault, copied_at=draw.choice((None, fault.at, draw.uniform(1.0, fault.at))))
+        if isinstance(fault, Reinstall)
+        else fault
+        for fault in plan.faults
+    ]
+    return structs.replace(plan, budget=draw.choice(BUDGETS), faults=tuple(faults))
 
 
 def _faults(draw: random.Random, plan: Plan, focus: Focus) -> tuple[Fault, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from sim.checkers.accused import NobodyFramed
 from sim.checkers.base import Checker, Heads, Violation
 from sim.checkers.bounds import EFFECTS_MAX, Bounded, RoundsEnd
+from sim.checkers.budget import BudgetKept
 from sim.checkers.heads import DurableBeforePublic, LedgerGoesOn, OneHeadPerSeq
 from sim.checkers.hooks import Hooks
 from sim.checkers.merges import (
@@ -27,6 +28,7 @@ __all__ = [
     "EFFECTS_MAX",
     "AssumesEnough",
     "Bounded",
+    "BudgetKept",
     "Checker",
     "DurableBeforePublic",
     "Heads",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sim.mutants.base import Mutant
 from sim.mutants.bytes import BYTES
+from sim.mutants.ledger import LEDGER
 from sim.mutants.rounds import ROUNDS
 from sim.mutants.state import STATE
 from sim.mutate import mutated
@@ -19,7 +20,7 @@ from sim.soak import Failure, play
 
 SEEDS_MAX = 500  # design: each is found within so many
 
-MUTANTS: tuple[Mutant, ...] = (*BYTES, *STATE, *ROUNDS)
+MUTANTS: tuple[Mutant, ...] = (*BYTES, *STATE, *ROUNDS, *LEDGER)
 
 
 @dataclass(frozen=True, slots=True)

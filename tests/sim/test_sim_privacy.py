@@ -5,17 +5,21 @@ The checker `LedgerGoesOn` watches every history here.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from gossipfl.memory import StoreFault
 from gossipfl.messages import Privacy, Training
+from gossipfl.privacy.agreed import affordable
 from gossipfl.privacy.entries import Released, parse_entry
 from gossipfl.privacy.ledger import Refusal, replay
+from sim.budgets import privacy_of
 from sim.checkers import LedgerGoesOn, Violation
 from sim.device import SimDevice
 from sim.history import History
-from sim.plan import draw_plan
+from sim.mutants import Hunt, hunt
+from sim.plan import BUDGETS, FOCUSES, Focus, Reinstall, draw_plan
 from sim.scene import Scene, Setup
 
 LOCAL = Privacy(mode="local", unit="device", epsilon=8.0, delta=1e-5, clip=0.1, z=6.0)
@@ -123,7 +127,42 @@ def test_the_checker_sees_a_ledger_that_lost_a_row() -> None:
 
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_random_histories_of_faults_and_liars_hold_with_privacy_too(seed: int) -> None:
-    generous = Privacy(mode="local", unit="device", epsilon=50.0, delta=1e-5, clip=1.0, z=1.5)
-    history = History(draw_plan(seed), privacy=generous)
+    history = History(draw_plan(seed, FOCUSES["privacy"]))
     history.run()
     assert sum(len(released(device)) for device in history.scene.devices) > 0
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_plans_budget_pays_for_as_many_releases_as_it_says(budget: int) -> None:
+    plan = msgspec.structs.replace(draw_plan(1), budget=budget)
+    privacy = privacy_of(plan)
+    assert privacy is not None
+    assert affordable(privacy) == budget
+
+
+def test_some_of_a_soaks_seeds_have_a_budget_and_are_else_what_they_were() -> None:
+    plans = {seed: draw_plan(seed) for seed in range(1, 201)}
+    private = [seed for seed, plan in plans.items() if plan.budget]
+    assert 10 <= len(private) <= 45
+    for seed in private:
+        plain = draw_plan(seed, Focus())
+        assert (plain.devices, plain.rule, plain.wire) == (
+            *(plans[seed].devices, plans[seed].rule),
+            plans[seed].wire,
+        )
+        assert [type(f) for f in plain.faults] == [type(f) for f in plans[seed].faults]
+
+
+def test_the_checker_counts_a_machine_over_all_of_its_keys() -> None:
+    """Enrolled again without a ledger, with the budget given back: the mutant, in one seed."""
+    found = hunt(Hunt("lost-ledger-is-empty", seeds=3, quick=True))
+    assert found.failure is not None
+    assert found.failure.checker == "BudgetKept"
+
+
+def test_an_old_disk_of_an_old_key_is_in_the_histories() -> None:
+    plans = [draw_plan(seed, FOCUSES["privacy"]) for seed in range(1, 30)]
+    copies = [f for plan in plans for f in plan.faults if isinstance(f, Reinstall)]
+    assert any(fault.copied_at is None for fault in copies)
+    assert any(fault.copied_at == fault.at for fault in copies)
+    assert any(fault.copied_at is not None and fault.copied_at < fault.at for fault in copies)
