@@ -24,6 +24,7 @@ from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.database import Database, open_database
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page.feed import Feed
+from gossipfl.hub.page.guests import Guests
 from gossipfl.hub.page.routes import PageApi
 from gossipfl.hub.rest.access import Authenticator, Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
@@ -55,11 +56,10 @@ async def served(
     feed = Feed(database, log, FLEET, lambda: int(clock.now), live_s)
     await feed.look()
     app = web.Application()
-    from gossipfl.hub.page.guests import Guests
-
     who: Authenticator = Guests(auth.authenticator) if guests else auth.authenticator
-    table = [*AuthApi(auth).routes(), *PageApi(feed, auth).routes()]
-    Dispatcher(None, table, who).install(app)
+    page = PageApi(feed, auth)
+    table = [*AuthApi(auth).routes(), *page.routes()]
+    Dispatcher(None, table, who, as_page=page.as_page).install(app)
     runner = web.AppRunner(app, shutdown_timeout=1.0, **SERVER_OPTIONS)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_tls(folder))

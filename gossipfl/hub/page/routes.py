@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from aiohttp import web
@@ -57,12 +57,12 @@ class EventsQuery(msgspec.Struct, frozen=True):
 
 
 class PageApi:
-    """Handlers. `auth` is None for a hub that has no accounts: then nobody can sign in."""
+    """Handlers."""
 
-    def __init__(self, feed: Feed, auth: Auth | None) -> None:
+    def __init__(self, feed: Feed, auth: Auth) -> None:
         self._feed = feed
         self._auth = auth
-        self._api = AuthApi(auth) if auth is not None else None
+        self._api = AuthApi(auth)
         self._renderer = Renderer()
         self._assets = {name: static(name) for name in STATIC}
         self._streams = 0
@@ -83,22 +83,19 @@ class PageApi:
                   answer_kind="text/javascript", is_exempt=True),
             Route("GET", "/page/icon.svg", self.page_icon, PUBLIC, words="The icon.",
                   answer_kind="image/svg+xml", is_exempt=True),
+            Route("GET", "/login", self.sign_in_form, PUBLIC, words="The form to sign in.",
+                  query=LoginQuery),
+            *(
+                Route("POST", path, handler, PUBLIC, bytes, words=words, refusals=refusals,
+                      kinds=(FORM,), bytes_max=FORM_BYTES_MAX)
+                for path, handler, words, refusals in (
+                    ("/login", self.sign_in, "Sign a browser in.", (401, 403)),
+                    ("/login/link", self.sign_in_by_link, "Use a login link in a browser.",
+                     (401, 403)),
+                    ("/logout", self.sign_out, "Sign a browser out.", (403,)),
+                )
+            ),
         ]  # fmt: skip
-        if self._auth is not None:
-            table += [
-                Route("GET", "/login", self.sign_in_form, PUBLIC, words="The form to sign in.",
-                      query=LoginQuery),
-                *(
-                    Route("POST", path, handler, PUBLIC, bytes, words=words, refusals=refusals,
-                          kinds=(FORM,), bytes_max=FORM_BYTES_MAX)
-                    for path, handler, words, refusals in (
-                        ("/login", self.sign_in, "Sign a browser in.", (401, 403)),
-                        ("/login/link", self.sign_in_by_link, "Use a login link in a browser.",
-                         (401, 403)),
-                        ("/logout", self.sign_out, "Sign a browser out.", (403,)),
-                    )
-                ),
-            ]  # fmt: skip
         html = [
             r if r.answer_kind != "application/json" else replace(r, answer_kind=HTML)
             for r in table
@@ -174,6 +171,23 @@ class PageApi:
     async def page_icon(self, hub: Any, call: Call) -> Raw:
         return Raw(self._assets["icon.svg"], "image/svg+xml", {"Cache-Control": "max-age=86400"})
 
+    def as_page(self, request: web.Request, problem: Problem) -> web.StreamResponse | None:
+        """`dispatch.AsPage`: who is not signed in is asked to; everything else is told in words."""
+        is_api = request.path.startswith("/api/")
+        if request.method != "GET" or is_api or HTML not in request.headers.get("Accept", ""):
+            return None
+        if problem.status == 401:
+            following = urlencode({"next": _own_path(request.raw_path)})
+            return web.Response(status=303, headers={**HEADERS, "Location": f"/login?{following}"})
+        told = problem.body
+        text = self._renderer.problem(told.title, problem.detail, problem.hint, problem.code)
+        return web.Response(
+            status=problem.status,
+            text=text,
+            content_type=HTML,
+            headers={**HEADERS, **problem.headers},
+        )
+
     def _seen_by(self, call: Call, page: Page) -> Page:
         return compose.limited(page) if _is_limited(call.caller) else page
 
@@ -183,7 +197,7 @@ class PageApi:
         """A browser whose access token has ended gets the next, if its session goes on."""
         query: LoginQuery = call.query
         following = _own_path(query.next)
-        if self._api is not None and REFRESH_COOKIE in call.request.cookies and not query.code:
+        if REFRESH_COOKIE in call.request.cookies and not query.code:
             try:
                 return _go(following, await self._api.extend(hub, call))
             except Problem:
@@ -206,8 +220,6 @@ class PageApi:
         try:
             body = msgspec.convert({"code": code, "password": fields.get("password", "")}, LinkUse)
             require_own_origin(call.request)
-            if self._api is None or self._auth is None:
-                raise absent("this hub has no accounts")
             pair = await self._api.link(hub, replace(call, body=body))
             claims = await self._auth.sessions.check(pair.access_token)
             await self._auth.sessions.end(claims.family, "it became a browser's session")
@@ -219,7 +231,7 @@ class PageApi:
     async def sign_out(self, hub: Any, call: Call) -> web.Response:
         require_own_origin(call.request)
         cookie = call.request.cookies.get(COOKIE)
-        if cookie is not None and self._auth is not None:
+        if cookie is not None:
             try:
                 claims = await self._auth.sessions.check(cookie)
                 await self._auth.sessions.end(claims.family)
@@ -231,8 +243,6 @@ class PageApi:
         return response
 
     async def _signed_in(self, hub: Any, call: Call, body: Login) -> web.Response:
-        if self._api is None:
-            raise absent("this hub has no accounts")
         return await self._api.login(hub, replace(call, body=body))
 
     def _again(self, error: Exception, **shown: str) -> Raw:

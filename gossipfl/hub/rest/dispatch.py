@@ -44,6 +44,8 @@ HEADERS = {
     "Server": "gossipfl",
 }
 
+AsPage = Callable[[web.Request, Problem], web.StreamResponse | None]
+"""How a problem is shown to a person with a browser; None: as to everybody else."""
 _HANDLER = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -58,6 +60,7 @@ class Dispatcher:
         *,
         in_flight_max: int = IN_FLIGHT_MAX,
         monotonic: Callable[[], float] = time.monotonic,
+        as_page: AsPage = lambda request, problem: None,
     ) -> None:
         self.routes = require_distinct(routes)
         self.in_flight = 0
@@ -68,6 +71,7 @@ class Dispatcher:
         self._authenticator = authenticator
         self._in_flight_max = in_flight_max
         self._monotonic = monotonic
+        self._as_page = as_page
         self._callers = Throttle(REQUESTS_PER_S, REQUESTS_BURST)
         self._strangers = Throttle(STRANGERS_PER_S, STRANGERS_BURST)
 
@@ -97,24 +101,26 @@ class Dispatcher:
             response = await handler(request)
             self.served += 1
         except Problem as problem:
-            return self._refuse(problem)
+            return self._refuse(request, problem)
         except web.HTTPException as error:
-            return self._refuse(_of_http(error))
+            return self._refuse(request, _of_http(error))
         except DatabaseFull:
-            return self._refuse(busy("the disk is full: nothing can be written", 60))
+            return self._refuse(request, busy("the disk is full: nothing can be written", 60))
         except DatabaseError:
             log.exception("the database failed")
-            return self._refuse(busy("the database does not answer", 5))
+            return self._refuse(request, busy("the database does not answer", 5))
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return self._refuse(Problem(500, "GF001", "a bug of the hub; its log says more"))
+            return self._refuse(
+                request, Problem(500, "GF001", "a bug of the hub; its log says more")
+            )
         return response
 
-    def _refuse(self, problem: Problem) -> web.Response:
+    def _refuse(self, request: web.Request, problem: Problem) -> web.StreamResponse:
         self.refused[problem.code] = self.refused.get(problem.code, 0) + 1
-        response = problem.response()
+        response = self._as_page(request, problem) or problem.response()
         if problem.status in (408, 413, 415):
             response.force_close()  # the rest of the body is not wanted
         return response

@@ -77,7 +77,9 @@ function listen() {
   source.onerror = () => {
     offline.hidden = false;
     document.body.classList.add("gone");
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(() => { update().catch(() => {}); listen(); }, 5000); // perhaps signed out
+    }
   };
 }
 
