@@ -11,6 +11,10 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gossipfl.audit.forks import prove_fork
+from gossipfl.audit.linked import LogInconsistent, open_linked
+from gossipfl.audit.notes import log_key
+from gossipfl.audit.refused import AuditRefused
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
 from gossipfl.groups import proofs
@@ -18,6 +22,8 @@ from gossipfl.messages import Evidence, EvidenceKind, Head, Member, Receipt
 from gossipfl.objects import digest
 from gossipfl.pure import Pure, call
 from gossipfl.wire import check_signature, decode, encode, open_envelope
+
+LOG_KINDS = frozenset({EvidenceKind.FORKED_LOG, EvidenceKind.FALSE_CHECKPOINT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +164,31 @@ def verify_evidence(
 def _is_proven(evidence: Evidence, member: Member, limits: Limits) -> bool:
     if evidence.kind in proofs.KINDS:
         return proofs.proves(evidence.kind, evidence.first, evidence.second, member)
+    if evidence.kind in LOG_KINDS:
+        return _is_false_log(evidence, member, limits)
     first, second = (
         _signed_head(data, member, limits) for data in (evidence.first, evidence.second)
     )
     if evidence.kind is EvidenceKind.EQUAL_SEQ:
         return first.seq == second.seq and digest(evidence.first) != digest(evidence.second)
     return second.seq == first.seq + 1 and second.prev != digest(evidence.first)
+
+
+def _is_false_log(evidence: Evidence, member: Member, limits: Limits) -> bool:
+    """Does a hub's log have two histories? Raises PeerError for what the hub did not sign."""
+    key = log_key(member.key)
+    try:
+        if evidence.kind is EvidenceKind.FORKED_LOG:
+            prove_fork(evidence.first, evidence.second, key)
+            return True
+        head = _signed_head(evidence.first, member, limits)
+        if head.checkpoint == digest(evidence.second):
+            open_linked(evidence.second, key)
+    except LogInconsistent:
+        return True
+    except AuditRefused as error:
+        raise PeerError(Fault.BAD_EVIDENCE, str(error)) from error
+    return False
 
 
 def pack_evidence(evidence: Evidence) -> bytes:

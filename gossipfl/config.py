@@ -21,6 +21,7 @@ class Limits:
     member_bytes: int = 4 * KIB  # two envelopes of about 400 bytes, with room for longer names
     list_bytes: int = 512 * KIB  # a page of evidence or revocations: guess, 500 entries of 1 KiB
     chapter_bytes: int = 16 * KIB  # 256 digests of 34 bytes
+    checkpoint_bytes: int = 16 * KIB  # a note and two links of 64 hashes: 5 KiB at most
     bundle_bytes: int = 64 * MIB  # guess: a 16 M parameter model
     ride_bytes: int = 256 * KIB  # an update up to this size rides in its head's answer (measured:
     # docs/decisions/0002-update-rides-in-head.md)

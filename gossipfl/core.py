@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gossipfl.sums.part import GroupSums
     from gossipfl.upkeep import Upkeep
     from gossipfl.watch import Watch
+    from gossipfl.witnessing import Witnessing
 
 # Faults of the link, not of anybody's bytes: counted for liveness, not written into receipts.
 LINK_FAULTS = frozenset({Fault.UNREACHABLE, Fault.STALLED, Fault.REFUSED})
@@ -110,6 +111,7 @@ class Core:
     sums: GroupSums
     upkeep: Upkeep
     watch: Watch
+    witnessing: Witnessing
 
     def __init__(
         self, identity: Identity, settings: NodeSettings, seed: int, pure: Pure = call
@@ -204,6 +206,7 @@ class Core:
         self.rounds.settle(device, self.now)
         self.records.pop(device, None)
         self.shelf.retire_head(device)
+        self.witnessing.barred(device)
         self.emit(*self.pulls.cancel_device(device))
         if known is not None and known.member.tls is not None:
             self.emit(CutOff(device, known.member.tls))

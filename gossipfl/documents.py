@@ -48,6 +48,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.halt.dump()
         case "history":
             return core.publisher.keeper.retention.dump()
+        case "witness":
+            return core.witnessing.dump()
         case "logs":
             return core.own.dump_logs(log)
         case "sums":
@@ -90,6 +92,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("logs", core.own.load_logs),
         ("sums", core.sums.turns.restore),
         ("history", core.publisher.keeper.retention.load),
+        ("witness", core.witnessing.load),
     ]
     for name, load in loaders:
         data = documents.get(name)

@@ -157,6 +157,13 @@ class RevocationReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointMade:
+    """The hub whose node this is has a new checkpoint: its object (`audit.linked`)."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class BundleGiven:
     """A bundle file handed over locally, so that nobody needs to be asked for it."""
 
@@ -224,6 +231,7 @@ Event = (
     | Loaded
     | PolicyReceived
     | RevocationReceived
+    | CheckpointMade
     | BundleGiven
     | JobReady
     | JobFailed

@@ -56,6 +56,7 @@ class Intake:
         core.restorer.fetch_failed(pending, event)
         core.inheritance.failed(pending, event)
         core.sums.exchange.failed(pending)
+        core.witnessing.failed(pending, event)
 
     def head(self, event: HeadReceived) -> None:
         core = self._core

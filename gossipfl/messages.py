@@ -273,6 +273,8 @@ class EvidenceKind(StrEnum):
     FORKED_CHAIN = "forked chain"
     SUM_EQUIVOCATION = "two in a sum"  # two objects for one step of a group sum
     SUM_KEY = "reused key"  # in two attempts at a group sum
+    FORKED_LOG = "forked log"  # two checkpoints of a hub's log, lower number first
+    FALSE_CHECKPOINT = "false checkpoint"  # a hub's head, and what it names as its checkpoint
 
 
 class Evidence(_Message, frozen=True):

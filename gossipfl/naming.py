@@ -22,6 +22,7 @@ def next_refs(core: Core, keeper: Keeper, update: UpdateRef | None) -> Refs:
         evidence=keep("evidence", core.evidence_listing()),
         peers=keep("peers", core.addresses.listing()),
         pruned=keep("pruned", keeper.markers()),
+        **core.witnessing.refs(keep),
         capability=core.settings.capability,
         group=core.sums.ref,
     )

@@ -21,6 +21,7 @@ from gossipfl.documents import restore
 from gossipfl.errors import PeerError
 from gossipfl.events import (
     BundleGiven,
+    CheckpointMade,
     DataChanged,
     DeadlineReached,
     Effect,
@@ -76,6 +77,7 @@ from gossipfl.sums.part import GroupSums
 from gossipfl.upkeep import Upkeep
 from gossipfl.view import Pulse, View
 from gossipfl.watch import Watch
+from gossipfl.witnessing import Witnessing
 
 __all__ = ["Identity", "Node"]
 
@@ -108,6 +110,7 @@ class Node:
         core.halt = Halt(core)
         core.upkeep = Upkeep(core)
         core.watch = Watch(core)
+        core.witnessing = Witnessing(core)
         core.intake = Intake(core)
         core.parcels = Parcels(core)
         self._core = core
@@ -134,6 +137,7 @@ class Node:
             Loaded: self._on_loaded,
             PolicyReceived: self._on_policy,
             RevocationReceived: self._on_revocation,
+            CheckpointMade: self._on_checkpoint,
             BundleGiven: self._on_bundle,
             JobReady: core.steering.ready,
             JobFailed: core.steering.failed,
@@ -294,6 +298,9 @@ class Node:
             take()
         except PeerError as error:
             self._core.notice(Topic.REFUSED, f"the {what} is refused: {error}", warning=True)
+
+    def _on_checkpoint(self, event: CheckpointMade) -> None:
+        self._core.witnessing.made(event.data)
 
     def _on_bundle(self, event: BundleGiven) -> None:
         self._core.steering.give(event.data)

@@ -36,6 +36,8 @@ class Kind(StrEnum):
     PEERS = "peers"
     CHAPTER = "chapter"
     BUNDLE = "bundle"
+    CHECKPOINT = "checkpoint"
+    COSIGNATURE = "cosignature"
 
 
 def bytes_max(kind: Kind, limits: Limits) -> int:
@@ -51,6 +53,8 @@ def bytes_max(kind: Kind, limits: Limits) -> int:
         Kind.PEERS: limits.peers_bytes,
         Kind.CHAPTER: limits.chapter_bytes,
         Kind.BUNDLE: limits.bundle_bytes,
+        Kind.CHECKPOINT: limits.checkpoint_bytes,
+        Kind.COSIGNATURE: limits.member_bytes,
     }[kind]
 
 

@@ -29,6 +29,8 @@ class Refs:
     revocations: bytes | None = None
     evidence: bytes | None = None
     peers: bytes | None = None
+    checkpoint: bytes | None = None
+    cosignature: bytes | None = None
     pruned: bytes | None = None
     capability: str = ""
     group: SumRef | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from gossipfl.chains import SeenHead, open_receipt, verify_evidence
+from gossipfl.chains import LOG_KINDS, SeenHead, open_receipt, verify_evidence
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import ObjectReceived, Topic
@@ -98,6 +98,8 @@ class Parcels:
                 core.steering.arrived(data)
             case Purpose.SUM_OBJECT | Purpose.SUM_VECTOR:
                 core.sums.object(pending, data)
+            case Purpose.CHECKPOINT:
+                core.witnessing.arrived(pending, data)
             case _:
                 raise PeerError(Fault.MALFORMED, f"no object answers a {pending.purpose.value}")
 
@@ -205,8 +207,12 @@ class Parcels:
             )
             core.notice(Topic.EVIDENCE, core.restraint.conflict, accused, True)
             return
-        what = "objects of a group sum" if evidence.kind in proofs.KINDS else "heads"
-        reason = f"equivocated ({evidence.kind.value}): two signed {what} prove it"
+        what = "two signed heads prove it"
+        if evidence.kind in proofs.KINDS:
+            what = "two signed objects of a group sum prove it"
+        elif evidence.kind in LOG_KINDS:
+            what = "two signatures over its log prove it"
+        reason = f"equivocated ({evidence.kind.value}): {what}"
         core.reputation.condemn(accused, reason)
         core.refused[accused] = Fault.EQUIVOCATION
         core.notice(Topic.EVIDENCE, f"{short_name(accused)} {reason}", accused, True)

@@ -38,6 +38,7 @@ class Purpose(StrEnum):
     SUMS = "sums"  # the head of a member of our group, while it sums
     SUM_OBJECT = "sum object"
     SUM_VECTOR = "sum vector"
+    CHECKPOINT = "checkpoint"  # of a hub's log
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ class Upkeep:
         away = [p for p in core.book.away(core.now) if not core.is_barred(p.device)]
         if away:
             chosen.append(core.entropy.choice(away))
+        # A hub's log is seen by everybody at every poll: a fork of it must not hide in between.
+        chosen += [p for p in live if core.roster.is_hub(p.device) and p not in chosen]
         for peer in chosen:
             if not core.pulls.is_asked(peer.device, Purpose.POLL):
                 pending = Pending(Purpose.POLL, peer.addresses[0], peer.device, seq=peer.seq)
@@ -96,6 +98,7 @@ class Upkeep:
         lists = (None, peer.list_read, mine.peers if mine is not None else None)
         if head.peers not in lists and not core.book.is_full:
             self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
+        core.witnessing.new_head(peer, head)
         if head.member != known.digest:
             self._want(peer, Purpose.MEMBER, Kind.MEMBER, head.member)
         core.sums.new_head(peer.device, head.group)

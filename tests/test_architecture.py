@@ -39,7 +39,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("membership", "pulls", "rounds", "reputation", "peers", "chains"),
-        *("ownchain", "policies", "shelf", "view", "stopping", "conduct"),
+        *("ownchain", "policies", "shelf", "view", "stopping", "conduct", "witness"),
     ),
     (
         *(
@@ -47,6 +47,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "core",
             "budget",
             "logged",
+            "witnessing",
             "intake",
             "cycle",
             "collector",

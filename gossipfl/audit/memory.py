@@ -3,15 +3,23 @@ simulator. Nothing is durable."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 from gossipfl.audit.checkpoints import Checkpoint, sign_checkpoint
 from gossipfl.audit.entries import EntryKind, Payload, make_entry, pack_erasure
+from gossipfl.audit.linking import link_checkpoint
 from gossipfl.audit.notes import Note, Signature, log_name
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.audit.tiles import Edge, Tile
 from gossipfl.audit.tree import HASH_BYTES, leaf_hash
 from gossipfl.identity import Signer
+
+
+def digest_of(data: bytes) -> bytes:
+    """An object's name."""
+    return hashlib.sha256(data).digest()
 
 
 class MemoryLog:
@@ -28,6 +36,7 @@ class MemoryLog:
         self._time = 0
         self.checkpoints: list[Checkpoint] = []
         self._notes: list[Note] = []
+        self._objects: list[bytes] = []
 
     def append(self, kind: EntryKind, time: int, subject: bytes, payload: bytes) -> int:
         """The index of the new entry; `time` is raised to the last one's if it is lower."""
@@ -57,6 +66,22 @@ class MemoryLog:
     def cosigned(self, number: int, signature: Signature) -> None:
         """A witness's signature of that checkpoint has come in."""
         self._notes[number - 1] = self._notes[number - 1].with_signature(signature)
+
+    def branched(self) -> MemoryLog:
+        """A second log of the same key that begins as this one: what no honest hub has."""
+        shared: dict[int, object] = {id(self._signer): self._signer, id(self._salt): self._salt}
+        return copy.deepcopy(self, shared)
+
+    def linked(self, number: int) -> bytes:
+        """The object of a checkpoint, as the hub's head names it."""
+        while len(self._objects) < number:
+            names = {n: digest_of(data) for n, data in enumerate(self._objects, 1)}
+            made = link_checkpoint(self, len(self._objects) + 1, names)
+            try:
+                made.send(None)  # nothing here ever waits
+            except StopIteration as done:
+                self._objects.append(done.value)
+        return self._objects[number - 1]
 
     def erase(self, subject: bytes, time: int, by: bytes) -> None:
         """Delete a subject's salt and payloads; the entry that says so is about `by`."""

@@ -69,6 +69,16 @@ def log_name(device: bytes) -> str:
     return f"gossipfl/{device.hex()}"
 
 
+def device_of_log(name: str) -> bytes | None:
+    """The inverse; None for a name that is not ours."""
+    text = name.removeprefix("gossipfl/")
+    try:
+        device = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return device if len(device) == 16 and log_name(device) == name else None
+
+
 def log_key(public: bytes) -> Key:
     """The key of the log that the hub with this signing key keeps; its name is the log's origin."""
     return Key(log_name(device_of(public)), public, ED25519)
