@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from gossipfl.aggregation import Merge
 from gossipfl.anomaly import Traits
+from gossipfl.audit.linked import CheckpointMade as CheckpointMade
 from gossipfl.convergence import Convergence
 from gossipfl.durable import Batch as Batch
 from gossipfl.durable import Snapshot as Snapshot
@@ -153,13 +154,6 @@ class PolicyReceived:
 
 @dataclass(frozen=True, slots=True)
 class RevocationReceived:
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointMade:
-    """The hub whose node this is has a new checkpoint: its object (`audit.linked`)."""
-
     data: bytes
 
 

@@ -58,6 +58,13 @@ class Linked:
         return min(found, key=lambda link: link.checkpoint.number, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointMade:
+    """An event of a node: the hub whose node it is has a new checkpoint, and this is its object."""
+
+    data: bytes
+
+
 def linked_numbers(number: int) -> list[int]:
     """To which older ones checkpoint `number` is linked, the newest first."""
     return [n for n in dict.fromkeys((number - 1, number & (number - 1))) if n > 0]
