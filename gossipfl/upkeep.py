@@ -50,13 +50,21 @@ class Upkeep:
             self.poll_at = core.now + core.pace.poll_interval_s
             self._poll()
             if core.now - self._renewed_at > core.pace.round_interval_s:
-                self._renew_budget()  # at rest, or without a policy, no round begins
+                self._without_round()
             core.watch.look()
             core.inheritance.advance()
             core.steering.apply()
         if not core.restraint.reconciled:
             core.restorer.advance()
         core.steering.seek()
+
+    def _without_round(self) -> None:
+        """At rest, or without a policy, no round begins. Nor at a hub, which reads what others
+        were shown all the same: forks hide there."""
+        if self._core.settings.trains:
+            self._renew_budget()
+        else:
+            self.new_round()
 
     def due(self) -> float:
         if self._core.pulls.out(Purpose.CONTACT) >= KNOCKS_MAX:

@@ -62,6 +62,14 @@ class Leader:
     def leads(self) -> bool:
         return self.station is not None
 
+    def device_of_tls(self, tls_key: bytes) -> bytes | None:
+        """The member that this TLS key belongs to, if it may connect now; None while another
+        process leads."""
+        node = self.station.node if self.station is not None else None
+        if node is None or node.refused(tls_key) is not None:
+            return None
+        return node.device_of_tls(tls_key)
+
     async def run(self) -> None:
         """Until cancelled. Raises UserError for what no restart can mend, DatabaseError."""
         while True:

@@ -16,7 +16,10 @@ from gossipfl.audit.notes import log_key
 from gossipfl.config import Limits
 from gossipfl.errors import UserError
 from gossipfl.fleet import files
-from gossipfl.fleet.stored import DeviceIdentity, load_identity
+from gossipfl.fleet.device import load_identity
+from gossipfl.fleet.folders import find_issuer
+from gossipfl.fleet.service import Service as EnrolmentService
+from gossipfl.fleet.stored import DeviceIdentity
 from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, DatabaseError, open_database
 from gossipfl.hub.health import HealthApi
@@ -25,10 +28,11 @@ from gossipfl.hub.leader import Leader
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 from gossipfl.hub.rest.problems import unauthorised
-from gossipfl.hub.settings import HubSettings
+from gossipfl.hub.settings import DeskSection, HubSettings
 from gossipfl.hub.supervisor import Supervisor
 from gossipfl.identity import short_name
 from gossipfl.messages import Role
+from gossipfl.net.tls import NO_CHECK_TIME
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +90,8 @@ class Service:
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        tls = _tls(settings)
         identity = _hub_identity(settings)
+        tls = _tls(settings, identity)
         async with AsyncExitStack() as parts:
             database = await open_database(settings.dsn, password=_password(settings))
             parts.push_async_callback(database.close)
@@ -98,6 +102,9 @@ class Service:
             hub = self.hub = Hub(settings, identity, database, hub_log, leader, events, supervisor)
             parts.push_async_callback(supervisor.close)
             supervisor.start("leader", leader.run)
+            if settings.desk.issuer is not None:
+                desk = EnrolmentService(find_issuer(settings.desk.issuer))
+                supervisor.start("desk", lambda: _let_in(desk, settings.desk))
             supervisor.start("space", lambda: _watch_space(database))
             await self._serve(parts, hub, tls)
             self.ready.set()
@@ -130,6 +137,17 @@ class Service:
         self.address = Address(api.host, port, tls is not None)
         name = short_name(hub.identity.signer.device)
         log.info("hub %s answers at %s", name, self.address.url)
+
+
+async def _let_in(desk: EnrolmentService, where: DeskSection) -> None:
+    """The issuer's desk, until cancelled. Raises UserError GF302."""
+    try:
+        address = await desk.start(where.host, where.port)
+        desk.folder.remember_address(address)
+        log.info("devices may join at %s", address)
+        await asyncio.Event().wait()
+    finally:
+        await desk.close()
 
 
 async def _watch_space(database: Database) -> None:
@@ -166,8 +184,9 @@ def _password(settings: HubSettings) -> str | None:
     return None if path is None else files.read_secret(path).decode().strip()
 
 
-def _tls(settings: HubSettings) -> ssl.SSLContext | None:
-    """Off loopback there is no API without TLS. UserError GF805, GF301."""
+def _tls(settings: HubSettings, identity: DeviceIdentity) -> ssl.SSLContext | None:
+    """Off loopback there is no API without TLS. A device may show its fleet certificate, people
+    have none. UserError GF805, GF301."""
     api = settings.api
     if api.certificate is None or api.key is None:
         if not api.is_loopback or api.certificate is not None or api.key is not None:
@@ -178,6 +197,11 @@ def _tls(settings: HubSettings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_cert_chain(api.certificate, api.key)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        # Dates are checked against fleet time, by who asks what the certificate's member may do.
+        context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
+        context.load_verify_locations(cafile=identity.root_certificate)
+        context.num_tickets = 0  # as at the peer server: a resumed session shows no certificate
     except (OSError, ssl.SSLError) as error:
         raise UserError("GF301", f"{error} (files: {api.certificate}, {api.key})") from error
     return context

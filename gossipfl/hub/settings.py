@@ -121,6 +121,22 @@ class DiscoverySection:
 
 
 @dataclass(frozen=True, slots=True)
+class DeskSection:
+    issuer: Annotated[
+        Path | None,
+        Doc(
+            "Folder of an issuer (FLEET/issuers/NAME): the hub lets devices in, as `gossipfl fleet "
+            "issuer run` does.",
+            "empty: another machine lets them in",
+        ),
+    ] = None
+    host: Annotated[str, Doc("Address for those who join.", "as `fleet issuer run`")] = "0.0.0.0"
+    port: Annotated[int, Doc("Its port; 0 takes a free one.", "guess", _between(0, PORT_MAX))] = (
+        7_401
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PaceSection:
     preset: Annotated[
         str, Doc("As the devices'. A checkpoint every 60 s; demo 10x faster, wan 10x slower.",
@@ -152,6 +168,7 @@ class HubSettings:
     database: DatabaseSection = field(default_factory=DatabaseSection)
     network: NetworkSection = field(default_factory=NetworkSection)
     discovery: DiscoverySection = field(default_factory=DiscoverySection)
+    desk: DeskSection = field(default_factory=DeskSection)
     pace: PaceSection = field(default_factory=PaceSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
 
@@ -172,6 +189,7 @@ SECTIONS: dict[str, type[Any]] = {
     "database": DatabaseSection,
     "network": NetworkSection,
     "discovery": DiscoverySection,
+    "desk": DeskSection,
     "pace": PaceSection,
     "logging": LoggingSection,
 }

@@ -21,6 +21,7 @@ BENCHES = {
     "accountant": "epsilon of random schedules beside dp-accounting's, which has to be installed",
     "privacy": "ms of noise for 10^6 values, and DP-SGD beside plain local training",
     "groups": "a group sum: processor time and bytes of one member and attempt (extra: groups)",
+    "hub": "verified receipts a second; how soon a killed hub with 10^6 entries leads again",
     "sim": "the simulator: rounds and merges a second, growth with devices, 1,000 x 50 rounds",
     "cli": "what `gossipfl --help` and `gossipfl status` cost",
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from harness import Table
 
 from gossipfl.config import NodeSettings
-from gossipfl.events import LoadJob, Start
+from gossipfl.events import HeadReceived, LoadJob, Start
 from gossipfl.messages import Role
 from gossipfl.node import Node
 from gossipfl.objects import digest
+from sim.fleet import EPOCH
 
 
 def test_a_hub_is_a_live_peer_that_no_round_waits_for() -> None:
@@ -40,6 +44,28 @@ def test_a_node_that_trains_nothing_keeps_the_bundle_for_who_asks() -> None:
     table.advance(120.0)
     assert hub.sent(LoadJob) == []
     assert not [notice for notice in hub.notices if notice.warning]
+
+
+def test_a_hub_reads_what_others_were_shown_and_proves_a_fork() -> None:
+    """A liar shows the hub one chain and a device another; the device's receipt tells."""
+    table = Table(n=4)
+    devices = [table.device() for _ in range(3)]
+    hub = table.device(keys=table.fleet.admit(Role.HUB))
+    settings = NodeSettings(pace=table.pace, limits=table.limits, trains=False)
+    hub.node = Node(table.fleet.identity(hub.keys), settings, 7)
+    table.send(hub, Start(hub.store.load(), table.wall))
+    liar = table.puppet()
+    liar.publish_update(table.lineage, np.ones(table.count, np.float32))
+    shown = liar.current
+    other = liar.sign(liar.compose(seq=1, prev=None, issued=int(EPOCH) + 1))
+    table.tamper = lambda device, effect, answer: (
+        replace(answer, head=other, update=None)
+        if device is hub and isinstance(answer, HeadReceived) and answer.head == shown
+        else answer
+    )
+    table.employ(*devices)
+    table.introduce()
+    table.until(lambda: hub.node.view().evidence, 600.0)
 
 
 def test_what_a_node_holds_of_its_fleet_is_there_for_a_recorder() -> None:

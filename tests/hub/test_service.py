@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ import pytest
 
 from gossipfl.audit.entries import EntryKind
 from gossipfl.errors import UserError
+from gossipfl.fleet.client import enrol
+from gossipfl.fleet.desk import Desk
+from gossipfl.fleet.folders import find_issuer
 from gossipfl.fleet.local import enrol_local, make_fleet
+from gossipfl.fleet.tokens import Tokens
 from gossipfl.hub import supervisor
 from gossipfl.hub.database import DatabaseFull
 from gossipfl.hub.database.sqlite import SqliteDatabase
@@ -22,6 +28,7 @@ from gossipfl.hub.hub import Hub
 from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.service import Service
 from gossipfl.hub.settings import HubSettings, load_settings
+from gossipfl.messages import Role
 
 WAIT_S = 20.0
 
@@ -67,6 +74,14 @@ async def health(service: Service) -> tuple[int, dict[str, Any]]:
         return answer.status, await answer.json()
 
 
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.05)
+
+
 async def until_status(service: Service, wanted: int) -> dict[str, Any]:
     async with asyncio.timeout(WAIT_S):
         while True:
@@ -95,6 +110,20 @@ async def test_a_hub_starts_leads_logs_its_own_admission_and_stops(settings: Hub
         assert payload.subject == hub.identity.signer.device
     async with running(settings) as (service, hub):  # the lease and the port were given back
         assert (await until_status(service, 200))["entries"] >= 1
+
+
+async def test_a_hub_with_an_issuer_lets_devices_in(settings: HubSettings, tmp_path: Path) -> None:
+    issuer = tmp_path / "fleet" / "issuers" / "first"
+    desk = replace(settings.desk, issuer=issuer, host="127.0.0.1", port=0)
+    async with running(replace(settings, desk=desk)) as (service, _):
+        await until_status(service, 200)
+        folder = find_issuer(issuer)
+        await until((issuer / "address").exists)
+        line = Desk(folder.load(), Tokens(folder.tokens)).invite(
+            folder.advertised(), int(time.time())
+        )
+        enrolment = await enrol(line, None, int(time.time()))
+        assert enrolment.member.role is Role.DEVICE
 
 
 async def test_a_second_process_waits_and_then_takes_over(settings: HubSettings) -> None:
