@@ -28,7 +28,7 @@ from gossipfl.hub.leader import Leader
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 from gossipfl.hub.rest.problems import unauthorised
-from gossipfl.hub.settings import DeskSection, HubSettings
+from gossipfl.hub.settings import ApiSection, DeskSection, HubSettings
 from gossipfl.hub.supervisor import Supervisor
 from gossipfl.identity import short_name
 from gossipfl.messages import Role
@@ -90,6 +90,7 @@ class Service:
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        _require_safe(settings.api)
         identity = _hub_identity(settings)
         tls = _tls(settings, identity)
         async with AsyncExitStack() as parts:
@@ -184,13 +185,17 @@ def _password(settings: HubSettings) -> str | None:
     return None if path is None else files.read_secret(path).decode().strip()
 
 
+def _require_safe(api: ApiSection) -> None:
+    """Off loopback there is no API without TLS. UserError GF805."""
+    given = (api.certificate is not None, api.key is not None)
+    if given != (True, True) and (any(given) or not api.is_loopback):
+        raise UserError("GF805", f"api.host = {api.host!r} without certificate and key")
+
+
 def _tls(settings: HubSettings, identity: DeviceIdentity) -> ssl.SSLContext | None:
-    """Off loopback there is no API without TLS. A device may show its fleet certificate, people
-    have none. UserError GF805, GF301."""
+    """For the API. A device may show its fleet certificate, people have none. UserError GF301."""
     api = settings.api
     if api.certificate is None or api.key is None:
-        if not api.is_loopback or api.certificate is not None or api.key is not None:
-            raise UserError("GF805", f"api.host = {api.host!r} without certificate and key")
         return None
     files.require_private(api.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

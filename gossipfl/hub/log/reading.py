@@ -24,8 +24,8 @@ class DatabaseLog:
 
     async def size(self) -> int:
         """How many entries the newest checkpoint covers."""
-        row = await self._row("SELECT MAX(size) AS size FROM log_checkpoints")
-        return 0 if row is None or row["size"] is None else int(row["size"])
+        row = await self._row("SELECT size FROM log_checkpoints ORDER BY number DESC LIMIT 1")
+        return 0 if row is None else int(row["size"])
 
     async def staged(self) -> int:
         """How many entries are durable and wait for their place."""
