@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gossipfl.cli.output import Result, line, progress
 from gossipfl.errors import UserError
+
+if TYPE_CHECKING:
+    from gossipfl.bundle.archive import Bundle
+    from gossipfl.hub.star.merging import Evaluate, Holdout
 
 CONFIG = "hub.toml"
 
@@ -88,15 +92,17 @@ def run(args: Namespace) -> Result:
     import asyncio
 
     from device_agent import logs
-    from gossipfl.hub.service import Service
     from gossipfl.hub.settings import load_settings
 
     settings = load_settings([args.config], _flags(args.set))
+    require_extra()
+    from gossipfl.hub.service import Service
+
     level = "warning" if args.quiet else "debug" if args.verbose else settings.logging.level
     logs.set_up(level, settings.logging.format)
 
     async def serve() -> None:
-        service = Service(settings)
+        service = Service(settings, holdout=_holdout(settings.star.holdout))
         running = asyncio.create_task(service.run())
         ready = asyncio.create_task(service.ready.wait())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -109,3 +115,33 @@ def run(args: Namespace) -> Result:
 
     asyncio.run(serve())
     return Result({}, "stopped")
+
+
+def require_extra() -> None:
+    """Raises UserError GF106 without what only a hub needs."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("jwt", "jinja2") if find_spec(name) is None]
+    if missing:
+        hint = "install it: pip install 'gossipfl[hub]'"
+        raise UserError("GF106", f"a hub needs {' and '.join(missing)}", hint)
+
+
+def _holdout(path: Path | None) -> Holdout | None:
+    """What judges models by the public examples of this file. Raises UserError GF407."""
+    if path is None:
+        return None
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            x, y = arrays["x"], arrays["y"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("GF407", f"{path}: {error}", "it needs arrays x and y") from error
+
+    def judge(bundle: Bundle) -> Evaluate:
+        from device_agent.trainer import OnnxTrainer
+
+        return OnnxTrainer(bundle, x, y, x, y).evaluate
+
+    return judge

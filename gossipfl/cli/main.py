@@ -43,6 +43,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Evidence", "audit", "audit", "check, show and prove what a hub has recorded"),
     ("Evidence", "privacy", "privacy", "plan what a budget buys; audit what leaks"),
     ("Hub", "hub", "hub", "the optional hub that records and shows: make it, run it"),
+    ("Hub", "user", "user", "who may log in to a hub"),
     ("Any", "explain", "explain", "what an error code means and what to do"),
 )
 

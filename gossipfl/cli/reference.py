@@ -186,6 +186,36 @@ def hub_config_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def rest_page() -> str:
+    """docs/reference/rest.md"""
+    from gossipfl.hub.api import described
+    from gossipfl.hub.rest.access import Role
+
+    lines = [
+        _MADE,
+        "# The hub's API\n",
+        "JSON over HTTP; `/openapi.json` of a running hub describes every type (OpenAPI 3.1). "
+        "Errors are RFC 9457 problems whose `code` is in [errors.md](errors.md). A token goes "
+        "into `Authorization: Bearer`; [run a hub](../how-to/hub.md) says how to get one. Who may "
+        "call: o operator, a auditor, v viewer (of its labels, where it has some), d device or "
+        "client, D the same for itself only, h another hub, * anybody.\n",
+    ]
+    tag = ""
+    order = {route.tag: number for number, route in reversed([*enumerate(described())])}
+    for route in sorted(described(), key=lambda r: order[r.tag]):
+        if route.tag != tag:
+            tag = route.tag
+            lines += [f"\n## {tag}\n", "| request | who | body | what |", "|---|---|---|---|"]
+        who = "*" if route.access.is_public else ""
+        for role in Role:
+            letter = role.value[0]
+            if role in route.access.roles:
+                who += letter.upper() if role is Role.DEVICE and route.access.own else letter
+        body = ", ".join(route.kinds).replace("application/", "") if route.request else ""
+        lines.append(f"| `{route.method} {route.path}` | {who} | {body} | {_cell(route.words)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _default(value: object) -> str:
     """As one would write it in the file."""
     match value:

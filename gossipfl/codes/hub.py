@@ -78,7 +78,7 @@ HUB: dict[str, ErrorEntry] = {
     ),
     "GF830": ErrorEntry(
         "wrong name or password",
-        "after five failures wait half a minute; an operator can make a new login link",
+        "after five failures wait half a minute; `gossipfl user login-link NAME` makes a new link",
         Exit.IDENTITY,
     ),
     "GF831": ErrorEntry(
@@ -89,13 +89,18 @@ HUB: dict[str, ErrorEntry] = {
     ),
     "GF832": ErrorEntry(
         "this user cannot be made",
-        "GET /api/v1/users shows who is there; the message says what is wrong",
+        "`gossipfl user list` shows who is there; the message says what is wrong",
         Exit.USAGE,
     ),
     "GF833": ErrorEntry(
         "no such user, or one that must stay",
-        "GET /api/v1/users shows who is there; make another operator before the last one goes",
+        "`gossipfl user list` shows who is there; make another operator before the last one goes",
         Exit.NO,
+    ),
+    "GF834": ErrorEntry(
+        "no operator can log in, and others can reach the API",
+        "make one: gossipfl user add NAME --role operator --password-file FILE --config hub.toml",
+        Exit.CONFIG,
     ),
     "GF840": ErrorEntry(
         "not a registered client",

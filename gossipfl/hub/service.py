@@ -20,15 +20,15 @@ from gossipfl.fleet.device import load_identity
 from gossipfl.fleet.folders import find_issuer
 from gossipfl.fleet.service import Service as EnrolmentService
 from gossipfl.fleet.stored import DeviceIdentity
+from gossipfl.hub.api import Api
 from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, DatabaseError, open_database
-from gossipfl.hub.health import HealthApi
 from gossipfl.hub.hub import Hub, wall
 from gossipfl.hub.leader import Leader
 from gossipfl.hub.log.log import HubLog
-from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
-from gossipfl.hub.rest.problems import unauthorised
+from gossipfl.hub.rest.dispatch import SERVER_OPTIONS
 from gossipfl.hub.settings import ApiSection, DeskSection, HubSettings
+from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.supervisor import Supervisor
 from gossipfl.identity import short_name
 from gossipfl.messages import Role
@@ -36,7 +36,6 @@ from gossipfl.net.tls import NO_CHECK_TIME
 
 log = logging.getLogger(__name__)
 
-REQUEST_BYTES_MAX = 64 * 1024 * 1024  # as Limits.bundle_bytes: an update of the largest model
 SPACE_S = 2.0  # fault table: it recovers in less than ten seconds after space returns
 PROBE_BYTES = 64 * 1024  # guess: a few receipts
 END_S = 10.0  # requests under way get so long at the end; systemd gives 90 s
@@ -56,25 +55,17 @@ class Address:
         return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
 
-class Nobody:
-    """The authenticator of a hub without accounts: all that is not public is refused."""
-
-    async def caller(self, request: web.Request) -> object:
-        raise unauthorised("this hub knows nobody")
-
-
-def build(hub: Hub) -> web.Application:
-    """The application of one instance. It keeps nothing between requests."""
-    app = web.Application(client_max_size=REQUEST_BYTES_MAX)
-    Dispatcher(hub, HealthApi().routes(), Nobody()).install(app)  # type: ignore[arg-type]
-    return app
-
-
 class Service:
     """Start, live, stop. Made anew for each start of the process."""
 
-    def __init__(self, settings: HubSettings, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        settings: HubSettings,
+        limits: Limits | None = None,
+        holdout: Holdout | None = None,
+    ) -> None:
         self._settings = settings
+        self._holdout = holdout
         self._limits = limits or Limits()
         self._stop = asyncio.Event()
         self.address: Address | None = None
@@ -102,12 +93,17 @@ class Service:
             supervisor = Supervisor(lambda name, problem: events.tell("task", name=name))
             hub = self.hub = Hub(settings, identity, database, hub_log, leader, events, supervisor)
             parts.push_async_callback(supervisor.close)
+            api = Api(hub, self._holdout)
+            word = await api.require_operator()
+            if word is not None:
+                log.warning("%s", word)
             supervisor.start("leader", leader.run)
             if settings.desk.issuer is not None:
                 desk = EnrolmentService(find_issuer(settings.desk.issuer))
                 supervisor.start("desk", lambda: _let_in(desk, settings.desk))
             supervisor.start("space", lambda: _watch_space(database))
-            await self._serve(parts, hub, tls)
+            supervisor.start("star", api.star.run)
+            await self._serve(parts, hub, api, tls)
             self.ready.set()
             await self._until_stopped(supervisor)
             log.info("stopping")
@@ -124,18 +120,19 @@ class Service:
                 task.cancel()
             await asyncio.gather(stopping, failing, return_exceptions=True)
 
-    async def _serve(self, parts: AsyncExitStack, hub: Hub, tls: ssl.SSLContext | None) -> None:
-        api = self._settings.api
-        runner = web.AppRunner(build(hub), shutdown_timeout=END_S, **SERVER_OPTIONS)
+    async def _serve(
+        self, parts: AsyncExitStack, hub: Hub, api: Api, tls: ssl.SSLContext | None
+    ) -> None:
+        host, port = self._settings.api.host, self._settings.api.port
+        runner = web.AppRunner(api.application(), shutdown_timeout=END_S, **SERVER_OPTIONS)
         await runner.setup()
         parts.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, api.host, api.port, ssl_context=tls)
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
-            raise UserError("GF302", f"{api.host} port {api.port}: {error}") from error
-        port = runner.addresses[0][1]
-        self.address = Address(api.host, port, tls is not None)
+            raise UserError("GF302", f"{host} port {port}: {error}") from error
+        self.address = Address(host, runner.addresses[0][1], tls is not None)
         name = short_name(hub.identity.signer.device)
         log.info("hub %s answers at %s", name, self.address.url)
 

@@ -145,6 +145,44 @@ class PaceSection:
 
 
 @dataclass(frozen=True, slots=True)
+class StarSection:
+    round_s: Annotated[
+        int,
+        Doc(
+            "Star mode: a round is merged when all selected clients have answered, or after so "
+            "many seconds, if a quorum has.",
+            "protocol, preset lan",
+            _between(1, 86_400),
+        ),
+    ] = 30
+    live_s: Annotated[
+        int,
+        Doc(
+            "Clients that were not seen for so many seconds are not selected.",
+            "guess, ten rounds",
+            _between(10, 30 * 86_400),
+        ),
+    ] = 300
+    global_epsilon: Annotated[
+        float,
+        Doc(
+            "What all clients' releases may spend together under a policy with privacy; 0: no "
+            "such budget, only each client's own.",
+            "off: for people whose data lie at several clients",
+            _between(0.0, 1e3),
+        ),
+    ] = 0.0
+    holdout: Annotated[
+        Path | None,
+        Doc(
+            "File .npz with public examples x and y: they judge each global model, and clients "
+            "under weighted_mean.",
+            "empty: clients' own figures, by their median",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSection:
     level: Annotated[
         str, Doc("What is logged.", "guess", _one_of("debug", "info", "warning", "error"))
@@ -170,6 +208,7 @@ class HubSettings:
     discovery: DiscoverySection = field(default_factory=DiscoverySection)
     desk: DeskSection = field(default_factory=DeskSection)
     pace: PaceSection = field(default_factory=PaceSection)
+    star: StarSection = field(default_factory=StarSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
 
     @property
@@ -191,6 +230,7 @@ SECTIONS: dict[str, type[Any]] = {
     "discovery": DiscoverySection,
     "desk": DeskSection,
     "pace": PaceSection,
+    "star": StarSection,
     "logging": LoggingSection,
 }
 
@@ -267,6 +307,8 @@ def _fits(value: object, kind: Any) -> bool:
         return kind is bool and isinstance(value, bool)
     if kind == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if kind is float:
+        return isinstance(value, (int, float))
     return isinstance(value, int if kind is int else str)
 
 
@@ -276,7 +318,7 @@ def _from_text(text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         return text
-    return value if isinstance(value, (bool, int, list)) else text
+    return value if isinstance(value, (bool, int, float, list)) else text
 
 
 def template(given: Mapping[str, object]) -> str:

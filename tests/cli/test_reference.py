@@ -28,6 +28,7 @@ FIELDS_DOCUMENTED = (
         ("cli.md", reference.cli_page),
         ("config.md", reference.config_page),
         ("hub-config.md", reference.hub_config_page),
+        ("rest.md", reference.rest_page),
         ("scenarios.md", scenario_reference.scenarios_page),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -31,19 +31,9 @@ class Clock:
         return self.now
 
 
-@dataclass
-class Members:
-    """TLS keys (SHA-256 of the SPKI) of the fleet's devices."""
-
-    devices: dict[bytes, bytes] = field(default_factory=dict)
-
-    def device_of_tls(self, tls_key: bytes) -> bytes | None:
-        return self.devices.get(tls_key)
-
-
 def make_auth(database: Database, clock: Clock) -> Auth:
     """`clock` is wall and monotonic clock in one."""
-    return Auth(database, SEED, FLEET, clock, clock, members=Members(), log_n=LOG_N)
+    return Auth(database, SEED, FLEET, clock, clock, log_n=LOG_N)
 
 
 async def user(auth: Auth, name: str, role: Role, labels: dict[str, str] | None = None) -> str:

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from aiohttp import web
-from authkit import FLEET, LOG_N, SEED, Members, user
+from authkit import FLEET, LOG_N, SEED, user
 
 from gossipfl.bundle.archive import read
 from gossipfl.bundles import DIGITS_LOGISTIC, read_bytes
@@ -24,17 +24,16 @@ from gossipfl.fleet import documents
 from gossipfl.fleet.documents import Choices, Job
 from gossipfl.fleet.folders import Official
 from gossipfl.fleet.local import make_fleet
-from gossipfl.hub.auth.routes import AuthApi
+from gossipfl.hub.api import table
 from gossipfl.hub.auth.service import Auth
+from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, open_database
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
-from gossipfl.hub.star.client_routes import ClientApi
-from gossipfl.hub.star.insight_routes import InsightApi
-from gossipfl.hub.star.merging import Evaluate
+from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.star.service import Star
 from gossipfl.hub.star.settings import StarSettings
-from gossipfl.hub.star.steering_routes import SteeringApi
+from gossipfl.hub.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -135,12 +134,30 @@ async def side_by_side(works: Sequence[Callable[[], object]], within_s: float = 
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _hub(database: Database, star: Star) -> Any:
+    """What the handlers of a hub look at beside star mode."""
+
+    async def size() -> int:
+        return 0
+
+    return SimpleNamespace(
+        database=database,
+        fleet=star.fleet,
+        clock=lambda: int(time.time()),
+        started=time.monotonic(),
+        events=Broadcast(),
+        supervisor=Supervisor(),
+        leader=SimpleNamespace(leads=True, supervisor=Supervisor()),
+        log=SimpleNamespace(reader=SimpleNamespace(size=size)),
+    )
+
+
 @asynccontextmanager
 async def stand(
     tmp_path: Path,
     dsn: str | None = None,
     settings: StarSettings | None = None,
-    holdout: Evaluate | None = None,
+    holdout: Holdout | None = None,
     *,
     leads: bool = True,
 ) -> AsyncIterator[Stand]:
@@ -149,7 +166,7 @@ async def stand(
     fleet = make_fleet(tmp_path / "fleet")
     official = fleet.operator().load()
     said: list[tuple[str, str]] = []
-    auth = Auth(database, SEED, FLEET, time.time, time.monotonic, members=Members(), log_n=LOG_N)
+    auth = Auth(database, SEED, FLEET, time.time, time.monotonic, log_n=LOG_N)
     star = Star(
         database,
         auth,
@@ -160,9 +177,8 @@ async def stand(
         holdout=holdout,
         said=lambda kind, words: said.append((kind, words)),
     )
-    table = [*AuthApi(auth).routes(), *ClientApi(star).routes(), *SteeringApi(star).routes()]
-    table += InsightApi(star, lambda: dispatcher.refused).routes()
-    dispatcher = Dispatcher(None, table, auth.authenticator)
+    hub = _hub(database, star)
+    dispatcher = Dispatcher(hub, table(auth, star, lambda: dispatcher), auth.authenticator)
     app = web.Application()
     dispatcher.install(app)
     runner = web.AppRunner(app, **SERVER_OPTIONS)

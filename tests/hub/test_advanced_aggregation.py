@@ -342,7 +342,7 @@ async def test_a_public_holdout_judges_versions_and_keeps_a_harmful_merge_out(
         loss, accuracy = star.evaluate(vector, x, y)
         return Evaluation(loss, accuracy, len(x))
 
-    async with stand(tmp_path, holdout=holdout, leads=False) as hub:
+    async with stand(tmp_path, holdout=lambda bundle: holdout, leads=False) as hub:
         await hub.start(n=3, attackers=0, rule="mean")
         members = await puppets(hub, 2)
         await go(hub)
@@ -363,8 +363,13 @@ async def test_policies_of_nobody_and_of_yesterday_are_refused(hub: Stand) -> No
     path, hand = "/api/v1/aggregation/strategy", hub.hand
     good = hub.operator.policy(rule="median")
     with pytest.raises(example().Refused) as found:
-        await asyncio.to_thread(hand.call, "POST", path, good[:-1] + b"\x00", octets)
+        await asyncio.to_thread(hand.call, "POST", path, good[:-1] + bytes([good[-1] ^ 1]), octets)
     assert (found.value.status, found.value.code) == (422, "GF846")
+    in_parts = hub.operator.policy(rule="median", codec="partial:0.25+f32")
+    with pytest.raises(example().Refused) as found:
+        await asyncio.to_thread(hand.call, "POST", path, in_parts, octets)
+    assert found.value.code == "GF846"
+    hub.operator.last = good
     await asyncio.to_thread(hand.call, "POST", path, good, octets)
     listed = await hub.ask("GET", "/api/v1/aggregation/strategies")
     assert listed["current"] == "median"

@@ -50,6 +50,12 @@ class LinkUse(_Request, frozen=True):
     password: Password
 
 
+class DeviceProof(_Request, frozen=True):
+    """The device's member object, which names the TLS key of this very connection."""
+
+    member: Annotated[bytes, Meta(max_length=4_096)]
+
+
 class NewUser(_Request, frozen=True):
     name: Name
     role: Role

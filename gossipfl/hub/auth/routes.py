@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gossipfl.errors import UserError
 from gossipfl.hub.auth import messages
@@ -21,6 +18,7 @@ from gossipfl.hub.auth.users import LINK_S, User
 from gossipfl.hub.rest.access import EVERYBODY, OPERATORS, PUBLIC, Role
 from gossipfl.hub.rest.problems import Problem, malformed, unauthorised
 from gossipfl.hub.rest.routing import Call, Route
+from gossipfl.net.tls import leaf_of
 
 REFRESH_COOKIE = "__Host-gossipfl-refresh"
 API = "/api/v1/auth"
@@ -46,7 +44,7 @@ class AuthApi:
                   TokenAnswer, "Change the password; all other sessions end."),
             Route("POST", f"{API}/link", self.link, PUBLIC, m.LinkUse, TokenAnswer,
                   "Use a login link, once: choose a password and get a token.", refusals=(401,)),
-            Route("POST", f"{API}/device", self.device, PUBLIC, None, TokenAnswer,
+            Route("POST", f"{API}/device", self.device, PUBLIC, m.DeviceProof, TokenAnswer,
                   "A token for a device, known by the certificate of its TLS connection.",
                   refusals=(401,)),
             Route("POST", f"{API}/session", self.login, PUBLIC, m.Login, SessionAnswer,
@@ -115,10 +113,13 @@ class AuthApi:
         return _answer(pair, user.role)
 
     async def device(self, hub: Any, call: Call) -> TokenAnswer:
-        members, key = self._auth.members, _tls_key(call.request)
-        device = members.device_of_tls(key) if members is not None and key is not None else None
+        transport, members = call.request.transport, self._auth.members
+        leaf = leaf_of(transport.get_extra_info("ssl_object")) if transport is not None else None
+        device = None
+        if members is not None and leaf is not None:
+            device = await members.device(call.body.member, leaf)
         if device is None:
-            raise unauthorised("no certificate of a member of this fleet came with the connection")
+            raise unauthorised("the connection and the member object do not prove a device")
         pair = await self._auth.sessions.begin(device.hex(), Role.DEVICE)
         return _answer(pair, Role.DEVICE)
 
@@ -209,15 +210,3 @@ def _in_cookies(pair: Pair, answer: SessionAnswer) -> web.Response:
             name, value, max_age=lasts_s, path="/", secure=True, httponly=True, samesite="Strict"
         )
     return response
-
-
-def _tls_key(request: web.Request) -> bytes | None:
-    """SHA-256 of the SPKI of the client certificate, which TLS has verified; None without one."""
-    transport = request.transport
-    found = transport.get_extra_info("ssl_object") if transport is not None else None
-    der = found.getpeercert(binary_form=True) if found is not None else None
-    if not der:
-        return None
-    key = x509.load_der_x509_certificate(der).public_key()
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).digest()

@@ -13,6 +13,7 @@ from gossipfl.hub.auth.tokens import Tokens
 from gossipfl.hub.auth.users import Users
 from gossipfl.hub.database import Database
 from gossipfl.hub.rest.problems import too_many
+from gossipfl.net.tls import Leaf
 
 FAILURES_PER_S = 1 / 30  # NIST SP 800-63B asks to limit guessing; 100 guesses take 50 minutes
 FAILURES_BURST = 5.0  # guess: what a person mistypes
@@ -22,10 +23,10 @@ RETRY_S = 30
 
 
 class Members(Protocol):
-    """What is known of the fleet's members; the hub's own roster has it."""
+    """Who belongs to the fleet; `gossipfl.hub.members` knows."""
 
-    def device_of_tls(self, tls_key: bytes) -> bytes | None:
-        """The device that a TLS key (SHA-256 of its SPKI) belongs to, if it may connect now."""
+    async def device(self, member_object: bytes, leaf: Leaf) -> bytes | None:
+        """The device's id, if it may speak to us now over a connection with this certificate."""
         ...
 
 

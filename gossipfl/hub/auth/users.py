@@ -25,7 +25,6 @@ LINK_BYTES = 24
 USERS_MAX = 10_000  # guess: far above the people who look after one fleet
 LABELS_MAX = 8
 HASHES_AT_ONCE = 2  # each takes 32 MiB and a core
-FIRST = "admin"
 
 
 class User(msgspec.Struct, frozen=True):
@@ -96,18 +95,15 @@ class Users:
             )
         return code
 
-    async def first(self) -> str | None:
-        """The code of the first operator's link, made anew until one has a password; then None."""
+    async def has_operator(self) -> bool:
+        """Whether somebody can steer: an operator who has set a password and is not disabled."""
         async with self._database.transaction(write=False) as transaction:
             row = await transaction.row(
                 "SELECT COUNT(*) AS ready FROM auth_users"
                 " WHERE role = ? AND disabled = 0 AND password <> ''",
                 Role.OPERATOR.value,
             )
-            known = await transaction.row("SELECT name FROM auth_users WHERE name = ?", FIRST)
-        if row is not None and row["ready"]:
-            return None
-        return await (self.link(FIRST) if known else self.add(FIRST, Role.OPERATOR))
+        return row is not None and bool(row["ready"])
 
     async def redeem(self, code: str, password: str) -> User | None:
         """The user whose link this is, with the password set; None if the code counts no more.

@@ -25,8 +25,8 @@ IN_FLIGHT_MAX = 256  # guess: 200 clients at one instant and the people who watc
 BODIES_BYTES_MAX = 128 << 20  # guess: being read at one instant; a third of what a hub may take
 REQUESTS_PER_S = 20.0  # guess, per caller: twice what the protocol grants a device
 REQUESTS_BURST = 100.0  # guess: a page that loads
-STRANGERS_PER_S = 5.0  # as at an issuer (gossipfl.fleet.service), per address, without a token
-STRANGERS_BURST = 60.0  # guess: 30 star clients behind one address that register at one instant
+STRANGERS_PER_S = 20.0  # guess, per address, without a token; failed logins are slowed down more
+STRANGERS_BURST = 200.0  # guess: so many star clients behind one address register at one instant
 FORBIDDEN_IN_PATHS = ("//", "/.", "\\", "%2f", "%5c", "%2e", "%00", "%25")
 SERVER_OPTIONS: dict[str, Any] = {
     "auto_decompress": False,  # what is packed is refused, not unpacked

@@ -35,7 +35,7 @@ class ClientApi:
         one = f"{API}/clients/{{client_id}}"
         table = [
             Route("GET", f"{API}/clients/register", self.register_info, PUBLIC, None,
-                  m.RegisterInfo, "What a client has to sign to register."),
+                  m.RegisterInfo, "What a client has to sign to register.", is_exempt=True),
             Route("POST", f"{API}/clients/register", self.register, PUBLIC, m.Register,
                   m.Registered, "Register a signing key, or show a known one, and get a token.",
                   kinds=(JSON, MSGPACK), refusals=(403, 409)),

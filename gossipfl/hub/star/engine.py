@@ -16,12 +16,12 @@ from contextlib import suppress
 import msgspec
 
 from gossipfl.aggregation import fits, least
-from gossipfl.errors import Fault
+from gossipfl.errors import Fault, UserError
 from gossipfl.events import MergeFailed, MergeFinished
 from gossipfl.hub.database import Conflict, Database, DatabaseError, Lease, Row
 from gossipfl.hub.star import books, clients, merging, metrics
 from gossipfl.hub.star.job import Job, Shelf
-from gossipfl.hub.star.merging import Contribution, Evaluate
+from gossipfl.hub.star.merging import Contribution, Evaluate, Holdout
 from gossipfl.hub.star.selection import select
 from gossipfl.hub.star.settings import StarSettings
 from gossipfl.hub.star.values import Phase, Round, RoundState, Version
@@ -38,7 +38,7 @@ FAULTS_MAX = 10  # of one kind between two merges: more says no more
 
 
 class Engine:
-    """`clock`: seconds since the epoch. `holdout` evaluates a model on public data, if there are
+    """`clock`: seconds since the epoch. `holdout` judges models by public data, if there are
     any. `said` is told what happened: a kind, and words."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Engine:
         clock: Callable[[], float],
         *,
         entropy: random.Random,
-        holdout: Evaluate | None = None,
+        holdout: Holdout | None = None,
         said: Callable[[str, str], None] = lambda kind, words: None,
     ) -> None:
         self._database = database
@@ -63,6 +63,7 @@ class Engine:
         self._reputation = Reputation(settings.round_s)
         self._stopping = Stopping()
         self._phase: Phase | None = None
+        self._judge: tuple[bytes, Evaluate | None] = (b"", None)  # of a bundle
 
     def wake(self) -> None:
         """Something was accepted, registered or switched at this instance."""
@@ -253,12 +254,25 @@ class Engine:
         if not entries:
             return await self._move(round_, RoundState.DONE)
         base = from_bytes(whole.body)
-        event = await asyncio.to_thread(merging.merged, job, round_, base, entries, self._holdout)
+        event = await asyncio.to_thread(
+            merging.merged, job, round_, base, entries, await self._evaluate(job)
+        )
         if isinstance(event, MergeFailed):
             self._said("star", f"round {round_.number} came to nothing: {event.reason}")
             return await self._move(round_, RoundState.DONE)
         await self._keep(job, round_, base, entries, event, reported)
         return True
+
+    async def _evaluate(self, job: Job) -> Evaluate | None:
+        """What judges models of this job; nothing does if the public data do not fit it."""
+        if self._holdout is not None and self._judge[0] != job.bundle.id:
+            found: Evaluate | None = None
+            try:
+                found = await asyncio.to_thread(self._holdout, job.bundle)
+            except UserError as error:
+                self._said("star", f"the holdout is not used: {error.cause}")
+            self._judge = job.bundle.id, found
+        return self._judge[1]
 
     async def _keep(
         self,

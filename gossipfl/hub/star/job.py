@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from gossipfl.aggregation import RuleError, rule
 from gossipfl.bundle.archive import Bundle, read
 from gossipfl.bundle.refused import BundleRefused
-from gossipfl.codecs import update_bytes
+from gossipfl.codecs import CodecError, parse, update_bytes
 from gossipfl.codecs.update import header
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
 from gossipfl.hub.database import Transaction
 from gossipfl.membership import Roster
-from gossipfl.messages import Lineage
+from gossipfl.messages import Lineage, Policy
 from gossipfl.objects import digest
 from gossipfl.parameters import Layout, Vector
 from gossipfl.policies import Accepted, Policies
@@ -110,6 +111,7 @@ class Shelf:
         accepted = self._policies.verify(data)
         if self._policies.missing(accepted) is not None:
             raise PeerError(Fault.WITHHELD_CHAIN, "the policy before it is not known here")
+        _require_possible(accepted.policy)
         return accepted
 
     async def add(self, tx: Transaction, accepted: Accepted, by: str, now: int) -> bool:
@@ -175,3 +177,16 @@ class Shelf:
             await self.load(tx)
             data = self._policies.object(policy)
         return None if data is None else await self.job(tx, self._policies.verify(data))
+
+
+def _require_possible(policy: Policy) -> None:
+    """Raises PeerError for what star mode cannot do, so that no round ever finds out."""
+    try:
+        rule(policy.rule)
+        codec = parse(policy.codec)
+    except (RuleError, CodecError) as error:
+        raise PeerError(Fault.MALFORMED, str(error)) from None
+    if codec.parts > 1:
+        raise PeerError(Fault.MALFORMED, "star mode takes whole updates, no codec in parts")
+    if policy.privacy.mode not in ("off", "local"):
+        raise PeerError(Fault.MALFORMED, f"star mode knows no privacy {policy.privacy.mode!r}")

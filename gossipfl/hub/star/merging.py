@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from gossipfl.anomaly import PEERS_MIN
+from gossipfl.bundle.archive import Bundle
 from gossipfl.codecs import decode_update
 from gossipfl.events import MergeFailed, MergeFinished, StartMerge
 from gossipfl.hub.database import Row
@@ -31,6 +32,8 @@ QUALITY_MIN, QUALITY_MAX = 0.5, 2.0
 nobody gains or loses more by it than by twice as many examples."""
 
 Evaluate = Callable[[Vector], Evaluation]
+Holdout = Callable[[Bundle], Evaluate]
+"""Makes of a bundle what evaluates its models on public data. UserError if they do not fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,15 @@ from gossipfl.hub.star import books
 from gossipfl.hub.star.admission import Admission
 from gossipfl.hub.star.engine import Engine
 from gossipfl.hub.star.job import Job, Shelf
-from gossipfl.hub.star.merging import Evaluate
+from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.star.settings import StarSettings
 from gossipfl.hub.star.values import Phase
+from gossipfl.policies import Accepted
 
 
 class Star:
     """`root_key`: the fleet's raw key. `clock`: seconds since the epoch. `seed`: entropy for whom
-    to select, not for keys. `holdout`: evaluates a model on public data. `said`: see `Engine`."""
+    to select, not for keys. `holdout`: judges models by public data. `said`: see `Engine`."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class Star:
         clock: Callable[[], float],
         seed: int,
         *,
-        holdout: Evaluate | None = None,
+        holdout: Holdout | None = None,
         said: Callable[[str, str], None] = lambda kind, words: None,
     ) -> None:
         limits = Limits()
@@ -61,10 +62,14 @@ class Star:
         """Until cancelled; to be supervised."""
         await self.engine.run()
 
+    async def policy(self, tx: Transaction) -> Accepted | None:
+        """The policy in force."""
+        await self.shelf.load(tx)
+        return self.shelf.in_force(int(self.clock()))
+
     async def job(self, tx: Transaction) -> Job | None:
         """What is trained now, if a policy and its bundle are here."""
-        await self.shelf.load(tx)
-        accepted = self.shelf.in_force(int(self.clock()))
+        accepted = await self.policy(tx)
         return None if accepted is None else await self.shelf.job(tx, accepted)
 
 

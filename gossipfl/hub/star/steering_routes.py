@@ -7,6 +7,7 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
+from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.hub.database import Conflict
 from gossipfl.hub.rest.access import INSIGHT, OPERATORS
@@ -36,7 +37,7 @@ class SteeringApi:
                   m.Invitation, "A code with which clients may register.", status=201),
             Route("POST", f"{API}/training/bundle", self.bundle, OPERATORS, bytes,
                   o.BundleAnswer, "A bundle (.gfl), which a policy names.", kinds=(OCTETS,),
-                  bytes_max=self._star.limits.bundle_bytes),
+                  bytes_max=Limits().bundle_bytes),
             Route("POST", f"{API}/aggregation/strategy", self.strategy, OPERATORS, bytes,
                   o.StrategyAnswer, "Switch rule, stop, privacy or job by a signed policy object.",
                   kinds=(OCTETS,), bytes_max=64 * KIB),

@@ -1,0 +1,117 @@
+"""The API of one hub, put together: who may call, what there is to call, and star mode."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from aiohttp import web
+
+from gossipfl.errors import UserError
+from gossipfl.fleet import files
+from gossipfl.hub.auth.routes import AuthApi
+from gossipfl.hub.auth.service import Auth
+from gossipfl.hub.health import HealthApi
+from gossipfl.hub.hub import Hub
+from gossipfl.hub.members import FleetMembers
+from gossipfl.hub.observing import ObservingApi
+from gossipfl.hub.rest.dispatch import Dispatcher
+from gossipfl.hub.rest.routing import Route
+from gossipfl.hub.star.client_routes import ClientApi
+from gossipfl.hub.star.insight_routes import InsightApi
+from gossipfl.hub.star.merging import Holdout
+from gossipfl.hub.star.service import Star
+from gossipfl.hub.star.settings import StarSettings
+from gossipfl.hub.star.steering_routes import SteeringApi
+
+TOKEN_KEY = "token.key"
+REQUEST_BYTES_MAX = 64 * 1024 * 1024  # as Limits.bundle_bytes: an update of the largest model
+
+
+class Api:
+    """Made once per process. `holdout`: what judges global models, if there are public data."""
+
+    def __init__(self, hub: Hub, holdout: Holdout | None = None) -> None:
+        settings = hub.settings
+        self._hub = hub
+        self.auth = Auth(
+            hub.database,
+            token_seed(settings.hub.state),
+            hub.fleet.hex(),
+            time.time,
+            time.monotonic,
+            members=FleetMembers(hub),
+        )
+        self.star = Star(
+            hub.database,
+            self.auth,
+            hub.identity.root_key,
+            StarSettings(
+                round_s=float(settings.star.round_s),
+                live_s=float(settings.star.live_s),
+                global_epsilon=settings.star.global_epsilon or None,
+            ),
+            time.time,
+            secrets.randbits(64),
+            holdout=holdout,
+            said=lambda kind, words: hub.events.tell(kind, text=words),
+        )
+        self.dispatcher = Dispatcher(
+            hub,
+            table(
+                self.auth,
+                self.star,
+                lambda: self.dispatcher,
+                is_loopback=settings.api.is_loopback,
+            ),
+            self.auth.authenticator,
+        )
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        self.dispatcher.install(app)
+        return app
+
+    async def require_operator(self) -> str | None:
+        """A word for the log if nobody can log in yet. Off loopback: UserError GF834."""
+        if await self.auth.users.has_operator():
+            return None
+        config = self._hub.settings.hub.state / "hub.toml"
+        hint = f"gossipfl user add NAME --role operator --config {config}"
+        if not self._hub.settings.api.is_loopback:
+            raise UserError("GF834", f"api.host is {self._hub.settings.api.host}", hint)
+        return f"no operator can log in yet: {hint}"
+
+
+def table(
+    auth: Auth,
+    star: Star,
+    dispatcher: Callable[[], Dispatcher],
+    *,
+    is_loopback: bool = False,
+) -> list[Route]:
+    """All routes. `dispatcher()` gives the one that is made of them."""
+    return [
+        *HealthApi().routes(),
+        *ObservingApi(star, dispatcher, is_loopback=is_loopback).routes(),
+        *AuthApi(auth).routes(),
+        *ClientApi(star).routes(),
+        *InsightApi(star, lambda: dispatcher().refused).routes(),
+        *SteeringApi(star).routes(),
+    ]
+
+
+def described() -> list[Route]:
+    """All routes, for documents only: nothing is behind them."""
+    return table(cast(Auth, None), cast(Star, None), cast(Callable[[], Dispatcher], None))
+
+
+def token_seed(state: Path) -> bytes:
+    """The key that signs tokens, made at the first start. All instances of a hub have the same."""
+    path = state / TOKEN_KEY
+    if not path.exists():
+        files.write_seed(path, secrets.token_bytes(files.SEED_BYTES))
+    return files.read_seed(path)
