@@ -200,14 +200,16 @@ def _restarts(config: Path) -> dict[str, Any]:
     rss = 0.0
     for _ in range(RESTARTS):
         began = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gossipfl", "hub", "run", "--config", str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
+        log = config.with_name("hub.log")
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gossipfl", "hub", "run", "--config", str(config)],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "NO_COLOR": "1"},
+            )
         try:
-            _wait(process, load_settings([config]).api.port)
+            _wait(process, load_settings([config]).api.port, log)
             took.append(time.perf_counter() - began)
             cpu.append(_cpu_s(process.pid))
             rss = max(rss, _rss_mb(process.pid))
@@ -224,7 +226,7 @@ def _restarts(config: Path) -> dict[str, Any]:
     }
 
 
-def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     ends = time.perf_counter() + START_S
     while time.perf_counter() < ends and process.poll() is None:
         try:
@@ -234,7 +236,8 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
         except (urllib.error.URLError, OSError):
             pass
         time.sleep(0.02)
-    raise RuntimeError(f"the hub did not lead within {START_S:g} s")
+    progress(log.read_text()[-2_000:])
+    raise RuntimeError(f"the hub does not lead after {START_S:g} s")
 
 
 def _rss_mb(pid: int) -> float:
