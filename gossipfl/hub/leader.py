@@ -17,6 +17,7 @@ from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, Lease, Unavailable
 from gossipfl.hub.fleet.census import Census
 from gossipfl.hub.fleet.recorder import Recorder
+from gossipfl.hub.fleet.shown import Cosigners, ShownLog
 from gossipfl.hub.fleet.station import FleetStation
 from gossipfl.hub.fleet.store import NodeStore
 from gossipfl.hub.log.log import HubLog
@@ -96,6 +97,10 @@ class Leader:
             self._clock,
             self._limits,
         )
+        shown = ShownLog(self._database, self._log, station.give, store.object)
+        cosigners = Cosigners(
+            self._database, self._log, station.node.holdings, recorder.fetch, self._limits
+        )
         census = Census(self._database, station.node.holdings, station.node.view, self._clock)
         pace = PACES[self._settings.pace.preset]
         running = asyncio.create_task(station.run(), name="hub-node")
@@ -103,6 +108,9 @@ class Leader:
         parts = self.supervisor = Supervisor(self._failed)
         parts.start("log writer", lambda: writer.run(self._settings.checkpoint_s))
         parts.start("recorder", lambda: recorder.run(max(0.2, pace.poll_interval_s / 2)))
+        look_s = max(0.2, pace.poll_interval_s / 2)
+        parts.start("checkpoints", lambda: shown.run(look_s))
+        parts.start("cosignatures", lambda: _every(look_s, cosigners.look))
         parts.start("census", lambda: _every(CENSUS_S, census.write))
         watching = asyncio.create_task(self._watch(lease), name="hub-lease")
         failing = asyncio.create_task(parts.failed(), name="hub-failed")

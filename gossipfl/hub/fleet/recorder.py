@@ -161,7 +161,7 @@ class Recorder:
 
     async def _read(self, source: Neighbour, followed: Followed) -> None:
         async def fetch(name: bytes, most: int) -> bytes | None:
-            return await self._fetch(source, name, most)
+            return await self.fetch(source, name, most)
 
         batch: list[Link | Gap] = []
         async for item in Chain(source, fetch, self._limits).after(followed.place):
@@ -211,7 +211,7 @@ class Recorder:
         }
         return _alarm(told, device, time, f"{device.hex()}/{gap.first}/{gap.end}")
 
-    async def _fetch(self, source: Neighbour, name: bytes, most: int) -> bytes | None:
+    async def fetch(self, source: Neighbour, name: bytes, most: int) -> bytes | None:
         """One object of this device, at a pace that leaves its budget half unused."""
         await asyncio.sleep(self._pause_s)
         if not source.addresses:

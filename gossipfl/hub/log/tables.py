@@ -33,4 +33,12 @@ MIGRATIONS = (
             PRIMARY KEY (number, name));
         """,
     ),
+    Migration(
+        2,
+        "log",
+        """
+        -- Which object of the hub's node shows a checkpoint to devices.
+        CREATE TABLE log_objects (number BIGINT PRIMARY KEY, digest {blob} NOT NULL UNIQUE);
+        """,
+    ),
 )
