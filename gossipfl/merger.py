@@ -35,7 +35,8 @@ class Merger:
                 core.refused.setdefault(device, Fault.STALE)
         quorum = core.rounds.quorum(core.sums.others if summing else len(core.rounds.sampled))
         if joining:
-            if not gathered or len(gathered) < quorum:
+            # The median stands against f liars among 2f + 1 models; of two it is their mean.
+            if len(gathered) < max(1, quorum, 2 * core.collector.f + 1):
                 core.cycle.start_from_initial()
                 core.rounds.end()
                 core.rounds.next_at = core.now

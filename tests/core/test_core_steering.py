@@ -454,6 +454,21 @@ def test_a_late_joiner_starts_from_the_fleets_model() -> None:
     assert merge.rule == "median"
 
 
+def test_a_joiner_that_hears_too_few_for_the_assumed_liar_starts_from_the_initial_model() -> None:
+    """Of two models one may be a liar's, and their median is the mean."""
+    table = fleet(4, attackers=1, rule="median")
+    table.employ()
+    table.until(lambda: all(d.node.base_round >= 4 for d in table.devices), 300.0)
+    for gone in table.devices[2:]:
+        gone.down = True
+    late = table.device()
+    table.introduce()
+    table.until(lambda: late.sent(StartTraining), 60.0)
+    first = late.sent(StartTraining)[0]
+    assert float(np.abs(first.base).max()) == 0.0
+    assert all(merge.own is not None for merge in late.sent(StartMerge))
+
+
 def test_a_peer_that_leaves_is_not_waited_for() -> None:
     table = fleet(4)
     table.employ()
