@@ -50,10 +50,13 @@ class ClippedSums:
 
     @staticmethod
     def _is_sound(part: Vector, count: int, clip: float) -> bool:
-        """Finite, and no longer than so many clipped gradients can be together."""
+        """Finite, and no longer than so many clipped gradients can be together.
+
+        Not by np.dot: the linear algebra library would wake its threads for each batch, and on a
+        busy machine their waiting costs twice as much as the gradients."""
         with np.errstate(over="ignore", invalid="ignore"):
             wide = part.astype(np.float64)
-            length = float(np.sqrt(np.dot(wide, wide)))
+            length = float(np.sqrt(np.square(wide, out=wide).sum()))
         return length <= count * clip * (1.0 + TOLERANCE)
 
     def _one_by_one(self, parameters: Vector, chosen: Chosen, clip: float) -> Sum:

@@ -200,7 +200,10 @@ class Budget:
         before = core.me.member.replaces
         if not rows and committed is None:
             if before is not None and carried:
-                core.inheritance.begin((before,), frozenset(), 0)
+                core.inheritance.begin((before,), frozenset())
+            elif before is not None:  # kept at once: the next key must not think that it has all
+                self.behind = BEHIND_OLD
+                core.publisher.touch(LEDGER_BEHIND, within_s=0.0)
             return
         try:
             self._ledger = replay(rows, committed)
@@ -220,7 +223,7 @@ class Budget:
         olds = dict.fromkeys([*([before] if before is not None else []), *line[-1:]])
         if olds and not has_released:
             entries = frozenset(ChainRef(row.number, row.link) for row in rows)
-            core.inheritance.begin(tuple(olds), entries, ledger.releases)
+            core.inheritance.begin(tuple(olds), entries)
 
     def disown(self, why: str) -> None:
         """More was spent under the old key than the ledger that was taken over says. This key may

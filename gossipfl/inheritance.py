@@ -29,17 +29,13 @@ class Inheritance:
         self._core = core
         self._line: tuple[bytes, ...] = ()  # old keys' devices whose heads must be seen
         self._entries: frozenset[ChainRef] = frozenset()
-        self._must_be_known = False
         self._answers: dict[tuple[bytes, bytes], bool] = {}  # (peer, device): holds it a head?
         self._asked_at: dict[tuple[bytes, bytes], float] = {}
         self._since = math.inf
 
-    def begin(self, line: tuple[bytes, ...], entries: frozenset[ChainRef], releases: int) -> None:
-        """The ledger with these entries was taken over from the devices of `line`.
-
-        If it has releases, somebody must know them; an empty one is believed if most of the
-        fleet has never heard of them."""
-        self._line, self._entries, self._must_be_known = line, entries, releases > 0
+    def begin(self, line: tuple[bytes, ...], entries: frozenset[ChainRef]) -> None:
+        """The ledger with these entries, or none, was taken over from the devices of `line`."""
+        self._line, self._entries = line, entries
 
     @property
     def is_settled(self) -> bool:
@@ -115,11 +111,7 @@ class Inheritance:
         for peer, _ in self._answers:
             said[peer] = said.get(peer, 0) + 1
         complete = sum(count == len(self._line) for count in said.values())
-        if any(self._answers.values()):
-            is_enough = complete >= min(PEERS, policy.n - 1)
-        else:
-            is_enough = not self._must_be_known and complete >= (policy.n - 1) // 2 + 1
-        if is_enough:
+        if any(self._answers.values()) and complete >= min(PEERS, policy.n - 1):
             self._line = ()
             core.notice(Topic.PRIVACY, "peers confirm what this device spent under its old key")
             core.budget.look()

@@ -64,10 +64,10 @@ class Publisher:
 
     # --- wishes ----------------------------------------------------------------------------
 
-    def touch(self, *documents: str) -> None:
+    def touch(self, *documents: str, within_s: float = SAVE_S) -> None:
         """These documents changed and want to be durable."""
         self._dirty.update(documents)
-        self._save_at = min(self._save_at, self._core.now + SAVE_S)
+        self._save_at = min(self._save_at, self._core.now + within_s)
 
     def touch_later(self, *documents: str) -> None:
         """These change at each pull, and in a large fleet they are most of what a round writes."""

@@ -85,11 +85,15 @@ class Restorer:
         """
         if self.has_lost_store:
             return self._majority()
+        if self._core.budget.releases and not self._is_late():
+            return max(live, self._needed_at_first(live))  # one of them may know of one more
         return min(RECONCILE_PEERS, live) if self._is_late() else self._needed_at_first(live)
 
     def _is_late(self) -> bool:
         core = self._core
         patience = core.pace.round_deadline_s if core.own.seq else core.pace.join_wait_s
+        if core.budget.releases:  # what was released twice cannot be taken back
+            patience = core.pace.stale_s
         return core.now - self._since > patience
 
     def _majority(self) -> int:

@@ -14,6 +14,7 @@ from gossipfl.events import Address, PolicyReceived, RevocationReceived
 from gossipfl.identity import device_name
 from gossipfl.memory import MemoryStore, StoreFault
 from gossipfl.objects import digest
+from gossipfl.rounds import Rounds
 from sim.adversaries import Adversary, BitFlipper, Foe, Silent, StaleReplay
 from sim.budgets import carried, privacy_of
 from sim.checkers import AssumesEnough, BudgetKept, Checker, Pulled, all_checkers
@@ -286,6 +287,8 @@ class History:
 
     def _is_enough(self, able: int) -> bool:
         """May it be asked that all of them merge? Below a rule's minimum nobody does, by design."""
+        if self.plan.budget and able - 1 < Rounds.quorum(self.plan.devices - 1):
+            return False  # who has spent its budget is asked too, and has nothing new
         return able >= ABLE_MIN and fits(self.plan.rule, able - 1, len(self.plan.liars))
 
     def forkers(self) -> tuple[int, int]:

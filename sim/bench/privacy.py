@@ -25,7 +25,7 @@ from sim.bench.report import Figures
 
 COUNT = 1_000_000
 EXAMPLES = 1280
-LOTS = (24, 128)  # the graph takes 32: hardly ever more than one batch of it; several
+LOTS = (24, 32, 128)  # the graph takes 32: hardly ever more than one batch; often two; several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gossipfl.events import Batch
+from gossipfl.events import Batch, Event, HeadReceived
 from gossipfl.messages import Head
 from gossipfl.objects import digest
 from gossipfl.privacy.entries import Released, parse_entry
@@ -51,14 +51,17 @@ class OneHeadPerSeq(Checker):
 
 class LedgerGoesOn(Checker):
     """Once an honest device's heads commit to a privacy ledger, each new update adds to it and
-    nothing is ever taken out of it; what is served was entered before, and no more was ever served
+    nothing is ever taken out of it; what is served was entered before, and peers never got more
     than is entered. Silent where no ledger is kept."""
+
+    events = frozenset({HeadReceived})
 
     def __init__(self, heads: Heads | None = None) -> None:
         self._heads = heads or Heads()
         self._last: dict[bytes, Head] = {}
         self._entered: dict[bytes, tuple[int, set[bytes]]] = {}
         self._public: dict[bytes, set[bytes]] = {}  # also over restores: nobody forgets
+        self._got: dict[bytes, set[int]] = {}  # release -> machines that have it
 
     def on_restore(self, device: SimDevice) -> None:
         self._last.pop(device.device, None)
@@ -91,12 +94,23 @@ class LedgerGoesOn(Checker):
             entries = [parse_entry(row.data) for row in rows]
             entered = {entry.released for entry in entries if isinstance(entry, Released)}
             self._entered[server.device] = (len(rows), entered)
-        public = self._public.setdefault(server.device, set())
-        public.add(served.update_digest)
+        public = self._public.get(server.device, set())
         if served.update_digest not in entered:
             raise self.broken(f"device {server.index} serves a release that is not in its ledger")
-        if len(public) > len(entered):
+        if served.update_digest not in public and len(public) >= len(entered):
             raise self.broken(f"device {server.index} has released more than it has entered")
+
+    def on_event(self, device: SimDevice, event: Event) -> None:
+        """Counted is what two peers got: one may be away when it is asked what it knows."""
+        if not isinstance(event, HeadReceived) or event.head is None or not device.honest:
+            return
+        head = self._heads.get(event.head, device.fleet.members)
+        if head is None or head.update is None or head.device == device.device:
+            return
+        got = self._got.setdefault(head.update.digest, set())
+        got.add(device.index)
+        if len(got) >= 2:
+            self._public.setdefault(head.device, set()).add(head.update.digest)
 
 
 class DurableBeforePublic(Checker):

@@ -66,9 +66,9 @@ LEDGER: tuple[Mutant, ...] = (
                 "replaces is not None and not self._carried",
                 "False",
             ),
+            Edit("gossipfl.budget:Budget.restore", "elif before is not None:", "elif False:"),
         ),
         spending("reinstall", "reinstall", "stop"),
-        known=2,
     ),
     Mutant(
         "old-disk-believed",

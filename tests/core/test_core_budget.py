@@ -708,11 +708,8 @@ def test_without_a_peer_that_knew_the_old_key_nothing_that_was_spent_is_trusted(
     documents = {LEDGER_CARRIED: b"1"}
     new = enrolled_again(table, me, Snapshot(ledger=rows, documents=documents))
     table.advance(300.0)
-    if spent:
-        assert new.node.view().listen_only == WAITING
-        assert not new.sent(StartTraining)
-    else:
-        assert released(new) >= 1, "most of the fleet has never heard of it"
+    assert new.node.view().listen_only == WAITING
+    assert not new.sent(StartTraining)
 
 
 def test_an_heir_of_an_heir_answers_for_both() -> None:
@@ -748,3 +745,12 @@ def test_a_head_of_somebody_else_confirms_nothing() -> None:
     table.advance(200.0)
     assert new.node.view().listen_only == WAITING
     assert released(new) == 1
+
+
+def test_a_key_that_lost_its_ledger_says_so_to_the_next_key() -> None:
+    """Its store has no row yet: without a word the next key would take it for the whole."""
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 1, 100.0)
+    new = enrolled_again(table, me, Snapshot())
+    assert new.store.load().documents[LEDGER_BEHIND] == BEHIND_OLD, "at once, before any head"
