@@ -74,25 +74,31 @@ class Witness:
         """Digests of the objects that walks wait for."""
         return [walk.wanted for walk in self._walks]
 
-    def receive(self, data: bytes) -> Finding:
-        """An object of this log. Raises AuditRefused, LogInconsistent where the log is at fault."""
+    def receive(self, data: bytes, *, adopt: bool = True) -> Finding:
+        """An object of this log. Raises AuditRefused, LogInconsistent where its links are false.
+
+        `adopt`: the hub's own head names it, so it may become the newest. Others' are compared
+        only: their links, which nobody signed, may be anybody's work.
+        """
         this = open_linked(data, self.key)
         if self.newest is None:
-            return self._accept(this, data)
+            return self._accept(this, data) if adopt else Finding(Verdict.KNOWN)
         walk = next((w for w in self._walks if w.wanted == this.digest), None)
         if walk is not None:
             return self._step(walk, this)
-        if this.digest in self._known:
+        newer = this.checkpoint.number > self.newest.checkpoint.number
+        if this.digest in self._known and not (adopt and newer):
             return Finding(Verdict.KNOWN)
         held = self._notes.get(this.checkpoint.number)
         for note in (held, self.newest.note):
             if note is not None and _contradict(note, this.note):
                 return Finding(Verdict.FORK, notes=_in_order(note, this.note))
-        if held is not None:
+        if held is not None and not (adopt and newer):
             self._remember(this)
             return Finding(Verdict.AGREES)
-        if this.checkpoint.number > self.newest.checkpoint.number:
-            return self._start(this, data, self.newest.checkpoint.number, self.newest.note)
+        if newer:
+            goal, note = self.newest.checkpoint.number, self.newest.note
+            return self._start(this, data if adopt else b"", goal, note)
         return self._start(self.newest, b"", this.checkpoint.number, this.note)
 
     def give_up(self, name: bytes) -> None:
@@ -135,6 +141,7 @@ class Witness:
         if walk.data:
             return self._accept(walk.top, walk.data)
         self._notes[walk.goal] = walk.note
+        self._remember(walk.top)
         return Finding(Verdict.AGREES)
 
     def _accept(self, this: Linked, data: bytes) -> Finding:

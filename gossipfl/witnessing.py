@@ -63,7 +63,10 @@ class Witnessing:
         name = head.checkpoint
         if name is None or self._is_hub():
             return
-        if any(witness.knows(name) for witness in self._logs.values()):
+        own = self._logs.get(peer.device)  # of a hub, only what it names itself is followed
+        if own is not None and own.newest is not None and own.newest.digest == name:
+            return
+        if own is None and any(witness.knows(name) for witness in self._logs.values()):
             return
         if not self._core.parcels.is_bad(Purpose.CHECKPOINT, name, peer.device):
             self._fetch(peer, name)
@@ -82,10 +85,12 @@ class Witnessing:
                     return
                 witness = self._logs[hub.device] = Witness(log_key(hub.key))
             core.shelf.put(digest(data), data)  # who walks after us may ask us
-            self._found(pending, hub.device, witness, witness.receive(data))
-        except LogInconsistent as error:
-            self._inconsistent(pending, data, str(error))
+            shown = core.chains.newest(hub.device)
+            adopt = shown is not None and shown.head.checkpoint == digest(data)
+            self._found(pending, hub.device, witness, witness.receive(data, adopt=adopt))
         except AuditRefused as error:
+            if isinstance(error, LogInconsistent) and self._is_proof(data, str(error)):
+                return
             named = core.chains.newest(pending.device) if pending.device is not None else None
             if named is not None and named.head.checkpoint == pending.digest:
                 raise PeerError(Fault.MALFORMED, f"its checkpoint: {error}") from error
@@ -174,18 +179,18 @@ class Witnessing:
 
     # --- proofs ----------------------------------------------------------------------------
 
-    def _inconsistent(self, pending: Pending, data: bytes, why: str) -> None:
-        """The log signed what cannot be. If the hub's own head names it, that is a proof."""
+    def _is_proof(self, data: bytes, why: str) -> bool:
+        """False links are the hub's lie if its own head names them, else of who named them."""
         core = self._core
         hub = self._hub_of(data)
-        if hub is None:
-            return
+        shown = core.chains.newest(hub.device) if hub is not None else None
+        if hub is None or shown is None or shown.head.checkpoint != digest(data):
+            return False
         text = f"the log of hub {short_name(hub.device)} is false: {why}"
         core.notice(Topic.EVIDENCE, text, hub.device, True)
         core.parcels.refuse(Purpose.CHECKPOINT, digest(data))
-        shown = core.chains.newest(hub.device)
-        if shown is not None and shown.head.checkpoint == digest(data):
-            self._prove(EvidenceKind.FALSE_CHECKPOINT, hub.device, shown.envelope, data)
+        self._prove(EvidenceKind.FALSE_CHECKPOINT, hub.device, shown.envelope, data)
+        return True
 
     def _prove(self, kind: EvidenceKind, hub: bytes, first: bytes, second: bytes) -> None:
         core = self._core

@@ -205,3 +205,18 @@ def test_a_witness_remembers_over_a_restart() -> None:
     assert finding.verdict is Verdict.FORK
     with pytest.raises(AuditRefused):
         Witness(log_key(Signer(b"x" * 32).key_id)).load(witness.dump())
+
+
+def test_what_only_a_peer_names_is_compared_and_never_followed() -> None:
+    """Its links bear no signature: a peer could have written others."""
+    witness, server = Witness(KEY), Server(HONEST, fork_at(7))
+    assert witness.receive(HONEST.linked(5), adopt=False).verdict is Verdict.KNOWN
+    assert witness.newest is None
+    server.show(witness, HONEST.linked(5))
+    assert witness.receive(HONEST.linked(6), adopt=False).verdict is Verdict.AGREES
+    assert witness.newest is not None
+    assert witness.newest.checkpoint.number == 5
+    assert server.show(witness, HONEST.linked(6)).verdict is Verdict.FOLLOWS
+    server.show(witness, HONEST.linked(7))
+    finding = witness.receive(fork_at(7).linked(7), adopt=False)
+    assert finding.verdict is Verdict.FORK
