@@ -28,7 +28,10 @@ REQUESTS_BURST = 100.0  # guess: a page that loads
 STRANGERS_PER_S = 20.0  # guess, per address, without a token; failed logins are slowed down more
 STRANGERS_BURST = 200.0  # guess: so many star clients behind one address register at one instant
 FORBIDDEN_IN_PATHS = ("//", "/.", "\\", "%2f", "%5c", "%2e", "%00", "%25")
+# aiohttp logs every malformed request with a traceback: a stranger could fill the disk with it.
+_SILENT = logging.Logger("gossipfl.hub.silent", level=logging.CRITICAL + 1)
 SERVER_OPTIONS: dict[str, Any] = {
+    "logger": _SILENT,
     "auto_decompress": False,  # what is packed is refused, not unpacked
     "access_log": None,
     "keepalive_timeout": 75.0,  # as the peer server's

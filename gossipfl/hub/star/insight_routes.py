@@ -63,7 +63,7 @@ class InsightApi:
             Route("GET", f"{API}/security/status", self.security, INSIGHT, None,
                   o.SecurityStatus, "Who is shut out and why, and what was refused."),
             Route("GET", f"{API}/privacy/budget", self.budget, only(*Role), None, o.BudgetView,
-                  "What was spent and what is left; a device sees its own."),
+                  "What was spent and what is left; a device sees its own.", refusals=(404,)),
         ]  # fmt: skip
         return [replace(route, tag=TAG) for route in table]
 
