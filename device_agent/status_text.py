@@ -75,12 +75,26 @@ def _privacy(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     spent = f"{count} release{'' if count == 1 else 's'} in the ledger"
     if asked["mode"] == "off":
         return [("privacy", f"off; {spent}")] if count else []
+    if asked.get("sums") is not None:
+        return _sums(asked, status.get("sums") or {}, spent)
     return [
         (
             "privacy",
             f"{asked['mode']}, unit {asked['unit']}, epsilon {asked['epsilon']:g} at most; {spent}",
         )
     ]
+
+
+def _sums(asked: Mapping[str, Any], state: Mapping[str, Any], spent: str) -> list[tuple[str, str]]:
+    """Group sums: how they go, and how few attackers the fleet bears with them."""
+    sums, made = asked["sums"], state.get("sums", 0)
+    text = f"group-sum, {sums['groups']} groups of about {sums['size']}; "
+    text += f"{made} sum{'' if made == 1 else 's'} since the start"
+    if state.get("listening"):
+        text += f"; takes no part: {state['listening']}"
+    if sums["noise"]:
+        text += f"; noise beside it, epsilon {asked['epsilon']:g} at most; {spent}"
+    return [("privacy", text), ("mind", sums["warning"])]
 
 
 def _model(status: Mapping[str, Any]) -> str:

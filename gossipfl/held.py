@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from gossipfl.core import Core
+from gossipfl.groups.plan import GROUP_MAX
+from gossipfl.groups.views import HELD_MAX
 from gossipfl.policies import HISTORY_MAX
 from gossipfl.rounds import INBOX_MAX
+from gossipfl.sums.exchange import FETCHED_MAX
 
 
 def held(core: Core) -> dict[str, tuple[int, int]]:
@@ -15,6 +18,8 @@ def held(core: Core) -> dict[str, tuple[int, int]]:
         "head requests out": (pulls.heads_out, limits.heads_out),
         "transfers out": (pulls.objects_out, limits.pulls_out),
         "transfers waiting": (pulls.queued, limits.pulls_queued),
+        "masked vectors": (len(core.sums.exchange.vectors), GROUP_MAX * HELD_MAX),
+        "objects of a sum": (core.sums.exchange.fetching, FETCHED_MAX),
         "updates in the inbox": (len(core.rounds.inbox), INBOX_MAX),
         "candidate addresses": (len(core.book.candidates), limits.candidates),
         "addresses of one peer": (addresses, limits.addresses_per_device),

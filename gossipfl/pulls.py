@@ -219,6 +219,14 @@ class Pulls:
         """A peer was cut off: whatever it was asked for is not wanted."""
         return self._drop(lambda pending: pending.device == device)
 
+    def give_up(self, device: bytes, purpose: Purpose, name: bytes | None = None) -> list[Effect]:
+        """What this peer was asked for is asked anew, there or elsewhere."""
+        return self._drop(
+            lambda pending: (
+                (pending.device, pending.purpose, pending.digest) == (device, purpose, name)
+            )
+        )
+
     def _drop(self, is_over: Callable[[Pending], bool]) -> list[Effect]:
         for queue in (self._models, self._others):
             over = [pending for pending, _ in queue if is_over(pending)]

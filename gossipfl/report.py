@@ -10,6 +10,7 @@ from gossipfl.identity import device_name
 from gossipfl.messages import Policy
 from gossipfl.objects import digest
 from gossipfl.parameters import to_bytes
+from gossipfl.sums.described import described
 from gossipfl.view import PeerView, Pulse, View
 
 
@@ -45,6 +46,7 @@ def report(core: Core) -> View:
         finished_why=core.halt.why,
         convergence=core.halt.figures(),
         stopping=core.halt.progress(),
+        sums=core.sums.figures(),
         releases=core.budget.releases,
     )
 
@@ -82,7 +84,7 @@ def _policy(policy: Policy | None) -> dict[str, object] | None:
         "codec": policy.codec,
         "rounds": policy.stop.rounds,
         "stop": structs.asdict(policy.stop),
-        "privacy": structs.asdict(policy.privacy),
+        "privacy": described(policy.privacy),
     }
 
 

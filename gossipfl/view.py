@@ -71,4 +71,5 @@ class View:
     finished_why: str = ""
     convergence: dict[str, float | None] = field(default_factory=dict)  # of published models only
     stopping: dict[str, object] = field(default_factory=dict)  # towards the policy's conditions
+    sums: dict[str, object] | None = None  # of group sums, where the policy asks for them
     releases: int = 0  # entries of the privacy ledger: what was, or may have been, published

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from gossipfl.events import BundleGiven, Notice, PolicyReceived
+from gossipfl.groups.schedule import ATTEMPT_STEPS, COLLECT_STEPS
 from gossipfl.identity import device_name
 from gossipfl.interfaces import Trainer
-from gossipfl.messages import Training
+from gossipfl.messages import Privacy, Sums, Training
 from gossipfl.parameters import Vector
 from gossipfl.view import View
-from sim.checkers import Checker, Tally, all_checkers
+from sim.checkers import Checker, MergesFresh, RoundsEnd, Tally, all_checkers
 from sim.data import Split, blobs, digits, split_dirichlet, split_iid, split_mixed
 from sim.device import SimDevice
 from sim.fleet import Fleet, Job
@@ -23,6 +24,24 @@ from sim.options import Options, describe
 from sim.world import World
 
 EXAMPLES = 100  # what a trainer of another kind is charged for, in examples
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A policy's group sums, of all devices of the fleet."""
+
+    size: int = 4
+    train_s: int = 6
+    step_s: int = 2
+    attempts: int = 2
+
+    @property
+    def window_s(self) -> int:
+        return self.train_s + (self.attempts * ATTEMPT_STEPS + COLLECT_STEPS) * self.step_s
+
+    def privacy(self, devices: list[bytes]) -> Privacy:
+        sums = Sums(sorted(devices), self.size, self.train_s, self.step_s, self.attempts)
+        return Privacy(mode="group-sum", sums=sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,7 @@ class Setup:
     examples: int | None = None  # per device, drawn for each from all; None: they are dealt out
     poison: tuple[tuple[int, Callable[[Trainer], Trainer]], ...] = ()  # by device index
     policy: dict[str, Any] = field(default_factory=dict)
+    sums: Grouping | None = None  # group sums, of all devices
 
 
 class Scene:
@@ -81,13 +101,19 @@ class Scene:
                 examples=examples,
                 settings=settings,
             )
+        more = dict(self.setup.policy)
+        if self.setup.sums is not None:
+            for checker in watching:
+                if isinstance(checker, RoundsEnd | MergesFresh):
+                    checker.window_s = self.setup.sums.window_s
+            more["privacy"] = self.setup.sums.privacy([d.device for d in self.world.devices])
         self.policy = self.fleet.policy(
             self.job,
             n=self.setup.devices,
             attackers=self.setup.attackers,
             rule=self.setup.rule,
             training=self.setup.training,
-            **self.setup.policy,
+            **more,
         )
 
     def _learners(self, seed: int) -> list[Trainer]:

@@ -163,6 +163,8 @@ def policy_issue(args: Namespace) -> Result:
     shown = _describe(documents.open_policy(data))
     shown |= {"file": str(output), "bundle_problem": problem, "agent": handed}
     text = f"{_text(shown)}\nwritten to {output}"
+    if (sums := shown["privacy"]["sums"]) is not None:
+        text += f"\nmind: {sums['warning']}"
     if problem:
         text += f"\ndevices will refuse the bundle: {problem}; see `gossipfl bundle sign`"
     if handed and handed.get("bundle"):
@@ -244,6 +246,7 @@ def _describe(opened: OpenPolicy) -> dict[str, Any]:
     import msgspec
 
     from gossipfl.identity import device_name
+    from gossipfl.sums.described import described
 
     policy = opened.policy
     return {
@@ -264,7 +267,7 @@ def _describe(opened: OpenPolicy) -> dict[str, Any]:
         "training": msgspec.structs.asdict(policy.training),
         "rounds": policy.stop.rounds,
         "stop": msgspec.structs.asdict(policy.stop),
-        "privacy": msgspec.structs.asdict(policy.privacy),
+        "privacy": described(policy.privacy),
         "canary": [device_name(device) for device in policy.canary],
         "issued": policy.issued,
         "not_before": policy.not_before,

@@ -16,6 +16,7 @@ from gossipfl.codecs import parse as parse_codec
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.fleet.folders import Official
+from gossipfl.fleet.grouping import require_groups
 from gossipfl.membership import Roster
 from gossipfl.messages import Member, Policy, Privacy, Revocation, Role, Stop, Training
 from gossipfl.objects import (
@@ -27,7 +28,7 @@ from gossipfl.objects import (
     unpack_vouched,
 )
 from gossipfl.policies import Policies
-from gossipfl.privacy.agreed import affordable
+from gossipfl.privacy.agreed import affordable, agreed
 from gossipfl.wire import encode, open_envelope, seal
 
 FIRST_RUN = 1
@@ -224,13 +225,15 @@ def _require_sense(policy: Policy) -> None:
             "GF701",
             f"{policy.attackers} attackers among {policy.n} devices: no rule stands a majority",
         )
-    _require_precondition(policy)
+    require_groups(policy)
+    if policy.privacy.sums is None:
+        _require_precondition(policy)
 
 
 def _require_budget(privacy: Privacy) -> None:
     """That at least one publication fits. Raises UserError GF701."""
     try:
-        if privacy.mode == "off" or affordable(privacy) > 0:
+        if agreed(privacy) is None or affordable(privacy) > 0:
             return
     except ValueError as error:
         raise UserError("GF701", f"privacy: {error}") from error

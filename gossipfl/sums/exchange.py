@@ -18,6 +18,7 @@ from gossipfl.pulls import Pending, Purpose
 ASKING = frozenset({Purpose.SUMS, Purpose.SUM_OBJECT, Purpose.SUM_VECTOR})
 REASK_S = 0.02  # as the collector's: a server that does not hold requests is not asked in a loop
 PAUSES = 8  # in a step: how often what failed is tried again. Guess
+LOST_PAUSES = 3  # after so many an answer is taken for lost, and asked for anew. Guess
 FETCHED_MAX = 12 * 16  # objects named by heads in one attempt: two of each step and member
 
 
@@ -29,7 +30,8 @@ class _Wish:
     holders: list[bytes]
     tries: int = 0
     at: float = 0.0  # not before
-    is_out: bool = False
+    asked: bytes | None = None  # who is being asked
+    since: float = 0.0
 
 
 class Exchange:
@@ -41,6 +43,7 @@ class Exchange:
         self._wishes: dict[bytes, _Wish] = {}
         self._named: set[bytes] = set()  # by heads, in this attempt
         self._again: dict[bytes, float] = {}  # member -> when to ask for its head again
+        self._late: dict[bytes, float] = {}  # member -> when its answer has got lost
         self.due = math.inf
 
     @property
@@ -67,7 +70,8 @@ class Exchange:
         self._plan = None
         for name, data in self.vectors.items():
             core.shelf.put(name, data)
-        self.vectors, self._wishes, self._named, self._again = {}, {}, set(), {}
+        self.vectors, self._wishes, self._named = {}, {}, set()
+        self._again, self._late = {}, {}
         self.due = math.inf
         core.emit(*core.pulls.cancel(ASKING))
 
@@ -87,9 +91,22 @@ class Exchange:
         """An object that this member signed, or its masked vector."""
         if name in self._wishes or name in self.vectors or device == self._core.device:
             return
+        if len(self._wishes) >= FETCHED_MAX or self._is_full(purpose):
+            return
         others = self._others
         first = [device] if device in others else []
         self._wishes[name] = _Wish(purpose, first + [d for d in others if d != device])
+
+    def _is_full(self, purpose: Purpose) -> bool:
+        """Are two vectors of each member here, or asked for? Who names a third lies."""
+        wished = sum(wish.purpose is Purpose.SUM_VECTOR for wish in self._wishes.values())
+        members = len(self._plan.members) if self._plan is not None else 0
+        return purpose is Purpose.SUM_VECTOR and len(self.vectors) + wished >= 2 * members
+
+    @property
+    def fetching(self) -> int:
+        """Objects that are asked for, or will be."""
+        return len(self._wishes)
 
     def arrived(self, name: bytes) -> None:
         self._wishes.pop(name, None)
@@ -100,11 +117,11 @@ class Exchange:
         if pending.purpose is Purpose.SUMS and pending.device is not None:
             self._again[pending.device] = now + self._pause_s
         wish = self._wishes.get(pending.digest or b"")
-        if wish is not None and wish.purpose is pending.purpose:
+        if wish is not None and wish.asked == pending.device:
             self._missed(wish)
 
     def _missed(self, wish: _Wish) -> None:
-        wish.tries, wish.is_out = wish.tries + 1, False
+        wish.tries, wish.asked = wish.tries + 1, None
         if not wish.holders or wish.tries % len(wish.holders) == 0:  # nobody has it yet
             wish.at = self._core.now + self._pause_s
 
@@ -123,14 +140,19 @@ class Exchange:
     def _ask(self, device: bytes, until: float) -> None:
         core, now = self._core, self._core.now
         if core.pulls.is_asked(device, Purpose.SUMS):
-            return
+            late = self._late.get(device, 0.0)
+            if now < late:
+                self.due = min(self.due, late)
+                return
+            core.emit(*core.pulls.give_up(device, Purpose.SUMS))
         peer, again = core.book.peers.get(device), self._again.get(device, 0.0)
         if now < again or peer is None or peer.address is None:
             self.due = min(self.due, max(again, now + self._pause_s))
             return
         self._again[device] = now + REASK_S
         pending = Pending(Purpose.SUMS, peer.address, device, seq=peer.seq)
-        wait_s = max(0.0, min(core.limits.head_wait_s, until - now))
+        wait_s = max(0.0, min(core.limits.head_wait_s, until - now, LOST_PAUSES * self._pause_s))
+        self._late[device] = now + wait_s + LOST_PAUSES * self._pause_s
         effects = core.pulls.head(pending, etag=peer.head_digest, wait_s=wait_s)
         core.emit(*effects)
         if not effects:  # too many are out
@@ -138,8 +160,16 @@ class Exchange:
 
     def _fetch(self, name: bytes, wish: _Wish) -> None:
         core, now = self._core, self._core.now
-        if wish.is_out or not wish.holders:
+        if not wish.holders:
             return
+        if wish.asked is not None:
+            pauses = PAUSES if wish.purpose is Purpose.SUM_VECTOR else LOST_PAUSES
+            late = wish.since + pauses * self._pause_s
+            if now < late:
+                self.due = min(self.due, late)
+                return
+            core.emit(*core.pulls.give_up(wish.asked, wish.purpose, name))
+            self._missed(wish)
         if now < wish.at:
             self.due = min(self.due, wish.at)
             return
@@ -149,12 +179,14 @@ class Exchange:
             if peer is not None and peer.address is not None:
                 pending = Pending(wish.purpose, peer.address, device, digest=name)
                 core.emit(*core.pulls.object(pending, self._bytes_max(wish)))
-                wish.is_out = core.pulls.is_wanted(pending)
+                if core.pulls.is_wanted(pending):
+                    wish.asked, wish.since = device, now
+                    self.due = min(self.due, now + LOST_PAUSES * self._pause_s)
                 break
             self._missed(wish)
             if now < wish.at:
                 break
-        if not wish.is_out:
+        if wish.asked is None:
             wish.at = max(wish.at, now + self._pause_s)
             self.due = min(self.due, wish.at)
 

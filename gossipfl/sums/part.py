@@ -80,15 +80,19 @@ class GroupSums:
     def begin(self, schedule: Schedule) -> None:
         """A round is due: that of the window that begins now, or none yet."""
         core, time = self._core, self._time()
+        core.budget.look()
+        if core.budget.must_wait():
+            core.rounds.next_at = math.inf  # the accountant's answer wakes us
+            return
         if self._since is None:
             self._since = time
         window = schedule.window(time)
-        if window is None or window <= self._window:
+        if window is None or window <= self._window or window < self._since:
+            self.why_not = "waits for the next window" if self._window == 0 else self.why_not
             core.rounds.next_at = self._at(max(schedule.next_window(time), self._window))
             return
         self._window, self._hidden = window, None
         core.refused.clear()
-        core.budget.look()
         core.job.unsent = core.job.sent = None
         self.why_not = self._reason(schedule, window, time)
         core.rounds.begin(Step.WAIT if self.why_not else Step.BEGIN_TRAIN, core.now, 0.0)
@@ -107,8 +111,6 @@ class GroupSums:
             return self.turns.problem
         if core.device not in schedule.sums.devices:
             return "the policy lists it in no group"
-        if window < (self._since or 0.0):
-            return "it started within this window"
         if core.publisher.has_new_update:
             return "the mean before is not stored yet"
         if time > schedule.attempt_at(window, schedule.sums.attempts - 1):
@@ -254,6 +256,19 @@ class GroupSums:
     def pull(self, attackers: int, live: int) -> tuple[int, int]:
         """(sample, f): all are asked, and each attacker may have spoilt one group's mean."""
         return live, min(attackers, self.others)
+
+    def figures(self) -> dict[str, object] | None:
+        """For people: how this device fares. None where no policy asks for sums."""
+        schedule = self.schedule
+        if schedule is None:
+            return None
+        group = schedule.group(self._window, self._core.device) if self._window else ()
+        return {
+            "group": len(group),
+            "listening": self.why_not,
+            "sums": self.turns.sums,
+            "attempts": list(self.turns.ends),
+        }
 
     # --- beside the rounds -------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from gossipfl.events import SumMask, SumMasked, SumUncover, Topic
 from gossipfl.groups import proofs, shamir
 from gossipfl.groups.attempt import Attempt
 from gossipfl.groups.messages import Signed, kind_of, read
-from gossipfl.groups.plan import Plan
+from gossipfl.groups.plan import Plan, liars_borne
 from gossipfl.groups.schedule import Schedule
 from gossipfl.groups.series import Series
 from gossipfl.groups.steps import (
@@ -68,6 +68,7 @@ class Turns:
         self._attempt: Attempt | None = None
         self._model: Hidden | None = None
         self._named: tuple[Hidden, bytes] | None = None  # a model and its digest
+        self._next: tuple[tuple[int, int], Plan | None] | None = None
         self._renewed = 0  # the attempt for which was trained again
         self._making: Plan | None = None  # whose sum is being uncovered
         self._job = 0  # the heavy step that is awaited
@@ -113,12 +114,26 @@ class Turns:
                 self._renewed = self._number
                 return Turn.SPENT
             at = schedule.attempt_at(self._window, self._number)
-            if time < at:
+            if time < at and not self._has_begun(schedule, count):
                 return float(at)
             number, self._number = self._number, self._number + 1
             if time < at + schedule.sums.step_s and self._enter(schedule, number, model, count):
                 return self.advance(model, count, time)
         return Turn.OVER
+
+    def _has_begun(self, schedule: Schedule, count: int) -> bool:
+        """Do more members than may lie take part in the next attempt already? Clocks differ."""
+        key = (self._window, self._number)
+        if self._next is None or self._next[0] != key:
+            plan = schedule.plan(*key, self._core.device, count)
+            self._next = (key, plan)
+        plan = self._next[1]
+        if plan is None:
+            return False
+        peers = [self._core.book.peers.get(device) for device in plan.members]
+        refs = [peer.head.group for peer in peers if peer is not None and peer.head is not None]
+        begun = sum(ref is not None and ref.attempt == plan.id for ref in refs)
+        return begun > liars_borne(plan.size)
 
     def _name_of(self, model: Hidden) -> bytes:
         """The digest of a model: stays here, in the journal."""

@@ -22,6 +22,7 @@ from sim.checkers.merges import (
     Pulled,
     ReceiptsTrue,
 )
+from sim.checkers.sums import NothingBare, OneWordInSums, SumsExact
 from sim.checkers.tally import Tally
 
 __all__ = [
@@ -38,10 +39,13 @@ __all__ = [
     "MergesVerified",
     "NoOutcasts",
     "NobodyFramed",
+    "NothingBare",
     "OneHeadPerSeq",
+    "OneWordInSums",
     "Pulled",
     "ReceiptsTrue",
     "RoundsEnd",
+    "SumsExact",
     "Tally",
     "Violation",
     "all_checkers",
@@ -63,4 +67,7 @@ def all_checkers() -> list[Checker]:
         Bounded(),
         NobodyFramed(),
         RoundsEnd(),
+        NothingBare(),
+        SumsExact(),
+        OneWordInSums(),
     ]

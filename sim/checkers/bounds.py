@@ -62,6 +62,7 @@ class RoundsEnd(Checker):
 
     def __init__(self, slack_s: float = 0.5) -> None:
         self._slack_s = slack_s
+        self.window_s = 0.0  # of group sums: a round waits for the next, and lasts as long
         self._begun: dict[tuple[int, int], tuple[int, float]] = {}
         self.longest_s = 0.0
 
@@ -81,6 +82,7 @@ class RoundsEnd(Checker):
             + work * device.slowness
             + costs.commit_s * 8
             + self._slack_s
+            + 2.0 * self.window_s
         )
 
     def _look(self) -> None:

@@ -206,12 +206,14 @@ class MergesVerified(OfMerges):
 
 
 class MergesFresh(OfMerges):
-    """No merged update was first seen longer ago than the pace allows."""
+    """No merged update was first seen longer ago than the pace allows, or a window of sums."""
+
+    window_s = 0.0
 
     def on_merge(self, device: SimDevice, effect: StartMerge, rows: list[Row]) -> None:
         for row in rows:
             age = self.pulled.age_s(device, row)
-            if age > device.settings.pace.stale_s + SLACK_S:
+            if age > max(device.settings.pace.stale_s, self.window_s) + SLACK_S:
                 raise self.broken(f"device {device.index} merges an update that is {age:.1f} s old")
 
 

@@ -26,8 +26,8 @@ from sim.learners import Learner, Mlp, Model, Softmax
 from sim.network import Link
 from sim.options import Options
 from sim.scenarios.files import Named, liar_counts
-from sim.scenarios.schema import Fleet, Join, Lines, Scenario, _Pick
-from sim.scene import Scene, Setup
+from sim.scenarios.schema import Fleet, Join, Lines, Policy, Scenario, _Pick
+from sim.scene import Grouping, Scene, Setup
 
 
 @dataclass(slots=True)
@@ -102,8 +102,13 @@ def _scene(named: Named, seed: int) -> Scene:
             batch=policy.batch,
         ),
         policy=more,
+        sums=grouping(policy) if policy.group_size else None,
     )
     return Scene(seed, setup, options, trainers=trainers(fleet, seed))
+
+
+def grouping(policy: Policy) -> Grouping:
+    return Grouping(policy.group_size, policy.group_train, policy.group_step, policy.group_attempts)
 
 
 def link(lines: Lines) -> Link:

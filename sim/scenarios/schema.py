@@ -78,6 +78,18 @@ class Policy(_Strict, frozen=True):
     momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
     batch: Annotated[int, Meta(ge=1, le=65_536)] = 32
     guard: Annotated[bool, Meta(description="the catastrophe guard")] = True
+    group_size: Annotated[
+        int, Meta(ge=0, le=16, description="4 to 16: group sums in groups of about so many")
+    ] = 0
+    group_train: Annotated[
+        int, Meta(ge=1, le=86_400, description="group sums: seconds of a window to train")
+    ] = 6
+    group_step: Annotated[
+        int, Meta(ge=1, le=3_600, description="group sums: seconds of each of six steps")
+    ] = 2
+    group_attempts: Annotated[
+        int, Meta(ge=1, le=8, description="group sums: attempts in a window")
+    ] = 2
 
 
 class Lines(_Strict, frozen=True):

@@ -34,12 +34,21 @@ class Dice(Toy):
 class Summing(Table):
     """`count` nodes in groups of `size`, all known to each other. `trained`: what each trained."""
 
-    def __init__(self, count: int = 8, size: int = 4, attempts: int = 2, **policy: Any) -> None:
+    def __init__(
+        self,
+        count: int = 8,
+        size: int = 4,
+        attempts: int = 2,
+        budget: dict[str, float] | None = None,
+        **policy: Any,
+    ) -> None:
+        """`budget`: of noise beside the sums."""
         super().__init__(pace="demo", n=count, count=6)
         keys = sorted((self.fleet.admit() for _ in range(count)), key=lambda k: k.device)
-        sums = Sums([k.device for k in keys], size, TRAIN_S, STEP_S, attempts)
+        noise = budget is not None
+        sums = Sums([k.device for k in keys], size, TRAIN_S, STEP_S, attempts, noise=noise)
         settings: dict[str, Any] = {"rule": "nna", **policy}
-        privacy = Privacy(mode="group-sum", sums=sums)
+        privacy = Privacy(mode="group-sum", sums=sums, **(budget or {}))
         self.policy = self.fleet.policy(self.job, n=count, privacy=privacy, **settings)
         self.trained: dict[bytes, list[Vector]] = {}
         for number, key in enumerate(keys):

@@ -29,6 +29,7 @@ from gossipfl.groups.sealing import KEY_BYTES
 from gossipfl.groups.steps import Lie
 from gossipfl.objects import digest
 from gossipfl.privacy import Summed, summed
+from gossipfl.privacy.entries import Released, parse_entry
 from gossipfl.wire import decode, open_envelope
 from tests.core.harness import Device
 from tests.core.sumkit import Summing, heads, objects, says, words
@@ -202,6 +203,32 @@ def test_an_older_copy_of_its_disk_waits_for_a_window_of_its_own() -> None:
     table.introduce()
     table.merged(3)
     assert not any(d.node.view().evidence for d in table.devices)
+
+
+def test_noise_beside_the_sum_is_spent_before_anything_leaves() -> None:
+    budget = {"epsilon": 8.0, "clip": 1.0, "z": 4.0}
+    table = Summing(budget=budget)
+    table.merged(2)
+    for device in table.devices:
+        rows = device.store.load().ledger
+        out = {d for c in device.sent(Commit) for d, data in c.batch.objects if len(data) == 24}
+        released = [parse_entry(row.data) for row in rows]
+        names = {entry.released for entry in released if isinstance(entry, Released)}
+        assert len(out) >= 2
+        assert out <= names, "a masked vector left that is in no ledger"
+    mean = np.mean([t[0] for t in table.trained.values()], axis=0)
+    assert not near(table.devices[0], mean)
+
+
+def test_a_spent_budget_takes_a_device_out_of_the_sums_and_not_out_of_the_merges() -> None:
+    table = Summing(budget={"epsilon": 1.0, "clip": 1.0, "z": 4.0})
+    table.merged(1)
+    merged = table.devices[0].node.view().merges
+    table.until(lambda: all(d.node.view().listen_only for d in table.devices), 8 * table.window_s)
+    spent = [len(d.store.load().ledger) for d in table.devices]
+    table.advance(2 * table.window_s)
+    assert [len(d.store.load().ledger) for d in table.devices] == spent
+    assert table.devices[0].node.view().merges >= merged
 
 
 # --- lies -----------------------------------------------------------------------------------------

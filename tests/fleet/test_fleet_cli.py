@@ -253,6 +253,74 @@ def test_privacy_that_cannot_be_is_refused_before_it_is_signed(
     assert not file.exists()
 
 
+def group_file(folder: Path, count: int) -> Path:
+    file = folder / "names"
+    names = [device_name(bytes([n]) * 16) for n in range(count)]
+    file.write_text("# who sums\n\n" + "\n".join(names) + "  # the last\n")
+    return file
+
+
+def test_group_sums_are_issued_with_a_warning_and_stay(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
+) -> None:
+    call = ("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "--n", "20")
+    call += ("--attackers", "1", "--rule", "nna")
+    first, second = tmp_path / "1.gfp", tmp_path / "2.gfp"
+    flags = ("--privacy", "group-sum", "--group-devices", str(group_file(tmp_path, 20)))
+    code, out, _ = gossipfl(*call, *flags, "--group-size", "4", "-o", str(first))
+    assert code == 0
+    assert "group-sum: 20 devices in 5 groups of about 4, 2 attempts" in out
+    assert "no noise beside it" in out
+    assert "mind: group sums hide attackers too: one spoils the mean of its whole group" in out
+    assert "bears 1" in out
+    _, out, _ = gossipfl(*call, "--prev", str(first), "-o", str(second), "--json")
+    found = answer(out)["privacy"]
+    assert (found["mode"], found["sums"]["devices"]) == ("group-sum", 20)
+    third = tmp_path / "3.gfp"
+    noise = ("--epsilon", "8", "--clip", "0.5", "--z", "6")
+    _, out, _ = gossipfl(*call, *flags, "--group-size", "4", *noise, "-o", str(third))
+    assert "epsilon 8 at delta 1e-05, clip 0.5, z 6" in out
+    assert "noise beside it" in out
+
+
+SUM = ("--privacy", "group-sum")
+
+
+@pytest.mark.parametrize(
+    ("count", "argv", "said"),
+    [
+        (8, SUM, "--privacy group-sum needs --group-devices"),
+        (3, (*SUM, "FILE"), ">= 4"),
+        (8, (*SUM, "FILE", "--n", "6"), "8 devices in groups, the fleet has --n 6"),
+        (8, (*SUM, "FILE"), "could never merge the means of 1 groups with 1 attackers"),
+        (12, (*SUM, "FILE", "--group-size", "4", "--attackers", "2"), "could never merge"),
+        (8, (*SUM, "FILE", "--attackers", "0", "--codec", "partial:0.25+int8"), "without parts"),
+        (8, (*SUM, "FILE", "--attackers", "0", "--sample", "3"), "leave --sample out"),
+        (8, (*SUM, "FILE", "--attackers", "0", "--group-size", "3"), ">= 4"),
+        (8, (*SUM, "FILE", "--attackers", "0", "--z", "6"), "needs --epsilon, --clip"),
+        (8, ("FILE",), "--group-devices without --privacy group-sum"),
+    ],
+)
+def test_group_sums_that_could_never_work_are_refused_before_they_are_signed(
+    gossipfl: Call,
+    lab: Path,
+    bundle: Path,
+    tmp_path: Path,
+    count: int,
+    argv: tuple[str, ...],
+    said: str,
+) -> None:
+    call = ("policy", "issue", "--operator", str(lab), "--bundle", str(bundle), "--n", "20")
+    names = ("--group-devices", str(group_file(tmp_path, count)))
+    flags = [part for flag in argv for part in (names if flag == "FILE" else (flag,))]
+    file = tmp_path / "policy.gfp"
+    code, _, err = gossipfl(*call, "--attackers", "1", "--rule", "nna", *flags, "-o", str(file))
+    assert code == Exit.USAGE
+    assert "GF701" in err
+    assert said in " ".join(err.split())
+    assert not file.exists()
+
+
 def test_stop_conditions_are_said_anew_with_each_policy(
     gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -43,11 +43,11 @@ def scenario(text: str) -> Named:
 # --- those that ship ----------------------------------------------------------------------------
 
 
-def test_all_thirteen_ship() -> None:
+def test_all_fourteen_ship() -> None:
     assert set(names()) == {
         *("lan20", "churn", "partition_heal", "lossy", "slow_members", "byzantine_20"),
         *("byzantine_33", "equivocators", "sleepy_devices", "heterogeneous_compute"),
-        *("handoff", "wan_two_sites", "free_riders"),
+        *("handoff", "wan_two_sites", "free_riders", "group_sum"),
     }
 
 
