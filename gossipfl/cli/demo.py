@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -49,7 +50,9 @@ def add_parser(subparsers: Any) -> None:
         "--no-hub", action="store_true", help="without a hub, and so without an audit log"
     )
     parser.add_argument(
-        "--no-browser", action="store_true", help="open no page (this version has none to open)"
+        "--no-browser",
+        action="store_true",
+        help="only say where the hub's page is",
     )
     parser.set_defaults(handler=demo)
 
@@ -80,10 +83,18 @@ def demo(args: Namespace) -> Result:
         folder=args.folder,
         once=once,
         hub=not args.no_hub,
+        browser=not (args.no_browser or once) and _has_screen(),
     )
     outcome = show(plan, palette(args, sys.stderr).paint)
     text = words(outcome, palette(args).paint) if once else ""
     return Result(data(outcome), text, Exit.OK if outcome.is_good else Exit.NO)
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open as a window; in a terminal it would be in the table's way."""
+    return sys.stderr.isatty() and any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
 
 
 def _check(args: Namespace) -> None:

@@ -185,5 +185,5 @@ def _state(user: User) -> str:
 def _code_text(name: str, code: str) -> str:
     return (
         f"{name} sets a password with this code, once and within a day:\n  {code}\n"
-        "at the hub: POST /api/v1/auth/link"
+        "at the hub: its page /login, or POST /api/v1/auth/link"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -10,14 +11,20 @@ from typing import cast
 
 from aiohttp import web
 
+from gossipfl.config import PACES, Limits
 from gossipfl.errors import UserError
 from gossipfl.fleet import files
+from gossipfl.holdings import Holdings
 from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.health import HealthApi
 from gossipfl.hub.hub import Hub
+from gossipfl.hub.measured.measuring import Measurer
 from gossipfl.hub.members import FleetMembers
 from gossipfl.hub.observing import ObservingApi
+from gossipfl.hub.page.feed import Feed
+from gossipfl.hub.page.guests import Guests
+from gossipfl.hub.page.routes import PageApi
 from gossipfl.hub.rest.dispatch import Dispatcher
 from gossipfl.hub.rest.routing import Route
 from gossipfl.hub.star.client_routes import ClientApi
@@ -26,8 +33,10 @@ from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.star.service import Star
 from gossipfl.hub.star.settings import StarSettings
 from gossipfl.hub.star.steering_routes import SteeringApi
+from gossipfl.net.ports import Fetcher
 
 TOKEN_KEY = "token.key"
+SEEN_S = 30  # the least after which a device is away: sightings are written every ten seconds
 REQUEST_BYTES_MAX = 64 * 1024 * 1024  # as Limits.bundle_bytes: an update of the largest model
 
 
@@ -59,15 +68,46 @@ class Api:
             holdout=holdout,
             said=lambda kind, words: hub.events.tell(kind, text=words),
         )
+        self.feed = Feed(
+            hub.database,
+            hub.log,
+            hub.fleet,
+            hub.clock,
+            max(SEEN_S, int(PACES[settings.pace.preset].live_s)),
+            settings.star.holdout.stem if settings.star.holdout is not None else "",
+        )
+        page = PageApi(self.feed, self.auth)
+        self.measurer = None if holdout is None else self._measurer(holdout)
+        known = self.auth.authenticator
         self.dispatcher = Dispatcher(
             hub,
             table(
                 self.auth,
                 self.star,
                 lambda: self.dispatcher,
+                page,
                 is_loopback=settings.api.is_loopback,
             ),
-            self.auth.authenticator,
+            Guests(known) if settings.api.guests else known,
+            as_page=page.as_page,
+        )
+
+    def _measurer(self, holdout: Holdout) -> Measurer:
+        """Judges what devices publish, while this process leads."""
+        hub = self._hub
+
+        def station() -> tuple[Holdings, Fetcher] | None:
+            found = hub.leader.station
+            return None if found is None else (found.node.holdings(), found.client)
+
+        return Measurer(
+            hub.database,
+            holdout,
+            station,
+            self.feed.left_out,
+            hub.clock,
+            Limits(),
+            random.SystemRandom(),
         )
 
     def application(self) -> web.Application:
@@ -90,6 +130,7 @@ def table(
     auth: Auth,
     star: Star,
     dispatcher: Callable[[], Dispatcher],
+    page: PageApi,
     *,
     is_loopback: bool = False,
 ) -> list[Route]:
@@ -101,12 +142,14 @@ def table(
         *ClientApi(star).routes(),
         *InsightApi(star, lambda: dispatcher().refused).routes(),
         *SteeringApi(star).routes(),
+        *page.routes(),
     ]
 
 
 def described() -> list[Route]:
     """All routes, for documents only: nothing is behind them."""
-    return table(cast(Auth, None), cast(Star, None), cast(Callable[[], Dispatcher], None))
+    page = PageApi(cast(Feed, None), cast(Auth, None))
+    return table(cast(Auth, None), cast(Star, None), cast(Callable[[], Dispatcher], None), page)
 
 
 def token_seed(state: Path) -> bytes:

@@ -103,6 +103,9 @@ class Service:
                 supervisor.start("desk", lambda: _let_in(desk, settings.desk))
             supervisor.start("space", lambda: _watch_space(database))
             supervisor.start("star", api.star.run)
+            supervisor.start("page", api.feed.run)
+            if api.measurer is not None:
+                supervisor.start("measurer", api.measurer.run)
             await self._serve(parts, hub, api, tls)
             self.ready.set()
             await self._until_stopped(supervisor)
@@ -192,6 +195,8 @@ def _require_safe(api: ApiSection) -> None:
 def _tls(settings: HubSettings, identity: DeviceIdentity) -> ssl.SSLContext | None:
     """For the API. A device may show its fleet certificate, people have none. UserError GF301."""
     api = settings.api
+    if api.guests and not api.is_loopback:
+        raise UserError("GF102", f"api.guests = true, and api.host = {api.host!r} is not loopback")
     if api.certificate is None or api.key is None:
         return None
     files.require_private(api.key)

@@ -66,6 +66,10 @@ class ApiSection:
         Doc("PEM file of the API's certificate chain. Needed off loopback.", "empty: plain HTTP"),
     ] = None
     key: Annotated[Path | None, Doc("PEM file of its private key, mode 0600.", "empty")] = None
+    guests: Annotated[
+        bool,
+        Doc("Anybody on this machine may look at the page. Loopback only, no proxy.", "off"),
+    ] = False
 
     @property
     def is_loopback(self) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gossipfl.audit.entries import EntryKind
 from gossipfl.audit.exports import Exporter
@@ -28,6 +31,7 @@ from sim.demo.processes import Child, Children
 WAIT_S = 20.0  # for the last receipts: three checkpoint intervals of the demo's pace
 LOOK_S = 0.5
 EXPORT = "audit-log.tar"
+HOLDOUT = "digits.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,18 @@ class Audit:
 
 
 def settle_hub(folder: Path, places: Sequence[Place], ports: tuple[int, int]) -> HubPlace:
-    """Keys and config of a hub for the fleet in `folder`; `ports`: for devices, for people."""
+    """Keys and config of a hub for the fleet in `folder`; `ports`: for devices, for people.
+
+    It gets the digits that nobody trains on: data that are public may judge what devices publish.
+    """
     home = folder / "hub"
     enrol_local(FleetFolder(folder / "fleet"), home, role="hub")
+    shutil.copyfile(places[0].folder / "data" / "test" / HOLDOUT, home / HOLDOUT)
     peers, api = ports
     settings = {
         "api.port": api,
+        "api.guests": True,  # it listens on loopback alone, and there is nothing to hide
+        "star.holdout": HOLDOUT,
         "network.hosts": ["127.0.0.1"],
         "network.port": peers,
         "network.peers": [f"127.0.0.1:{place.port}" for place in places],
@@ -74,6 +84,16 @@ def settle_hub(folder: Path, places: Sequence[Place], ports: tuple[int, int]) ->
     config = home / "hub.toml"
     config.write_text(template(settings))
     return HubPlace(home, config, f"http://127.0.0.1:{api}")
+
+
+def answers(hub: HubPlace) -> bool:
+    """Whether somebody listens where its page is."""
+    address = urlsplit(hub.url)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=0.2):
+            return True
+    except OSError:
+        return False
 
 
 def launch_hub(children: Children, hub: HubPlace) -> Child:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,7 @@ class Plan:
     folder: Path
     once: bool
     hub: bool = True
+    browser: bool = False  # open the hub's page in one
 
     def lie(self, job: Job) -> Lie:
         """What the liars are told."""
@@ -63,6 +65,7 @@ class Stage:
     began: float
     lie: Lie
     hub: tuple[demo_hub.HubPlace, Child] | None = None
+    is_open: bool = False  # the hub's page, in a browser
 
     def say(self, text: str) -> None:
         self.screen.say(text)
@@ -114,7 +117,7 @@ def start(stage: Stage, folder: Path) -> Watch:
     if stage.plan.hub:
         hub = demo_hub.settle_hub(folder, places, (ports[-2], ports[-1]))
         stage.hub = (hub, demo_hub.launch_hub(stage.children, hub))
-        stage.say(f"    a hub keeps the audit log of all this: {hub.url}/health")
+        stage.say(f"    a hub keeps the audit log of all this, and shows it: {hub.url}/")
     for watched in fleet:
         if watched.place.is_liar:
             lie = in_words(stage.plan.attack)
@@ -150,7 +153,11 @@ def learn(stage: Stage, watch: Watch) -> None:
 
 
 def _look(stage: Stage, watch: Watch) -> None:
-    """Ask every agent, say what is new, draw the table."""
+    """Ask every agent, say what is new, draw the table; open the hub's page once it is there."""
+    if stage.plan.browser and not stage.is_open and stage.hub is not None:
+        stage.is_open = demo_hub.answers(stage.hub[0])
+        if stage.is_open:
+            webbrowser.open(stage.hub[0].url)
     for news in watch.look(stage.now, stage.job.rounds):
         stage.say(f"    {news}")
     stage.screen.draw(watch.rows(), f"    {stage.now:.0f} s")
@@ -190,7 +197,7 @@ def conclude(stage: Stage, watch: Watch) -> Outcome:
 
 def stay(stage: Stage, watch: Watch) -> None:
     """The fleet lives on until Ctrl-C, so that one can play with it."""
-    stage.say(next_lines(watch))
+    stage.say(next_lines(watch, stage.hub[0].url if stage.hub is not None else ""))
     try:
         while True:
             _revive(stage, watch)
@@ -201,12 +208,13 @@ def stay(stage: Stage, watch: Watch) -> None:
         stage.say("stopping every process of the demo")
 
 
-def next_lines(watch: Watch) -> str:
-    """Three things to try now."""
+def next_lines(watch: Watch, page: str = "") -> str:
+    """Three things to try now, and where to watch what comes of it."""
     first = watch.honest[0]
     name, config = first.place.name, first.place.config
+    seen = f"\nWatch it at {page}/\n" if page else ""
     return (
-        "\nIt goes on until Ctrl-C. Try, in another terminal:\n"
+        f"{seen}\nIt goes on until Ctrl-C. Try, in another terminal:\n"
         f"  kill -9 {first.child.pid}    # {name} dies; the others go on, and it comes back\n"
         f"  {program()} peers --config {config}    # what it thinks of each peer\n"
         "  docs/tutorial.md    # a fleet of your own devices, and your own model\n"

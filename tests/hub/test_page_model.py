@@ -133,7 +133,7 @@ def test_what_the_hub_cannot_know_is_left_out() -> None:
     assert "Accuracy" not in [tile.name for tile in page.tiles]
     assert page.learning is not None
     assert page.learning.accuracy == ()
-    measured = tuple(Measured(told.now - 9 + i, 0.8, 0.9, 0.92, 0.1) for i in range(3))
+    measured = tuple(Measured(told.now - 9 + i, 0.8, 0.9, 0.92, None, 0.1) for i in range(3))
     page = compose.page(facts(told, measured=measured, holdout="digits"))
     assert [t.value for t in page.tiles if t.name == "Accuracy"] == ["90.0 %"]
 

@@ -160,7 +160,7 @@ async def test_guests_look_from_this_machine_only() -> None:
     class Request:
         method, headers, cookies, remote, host = "GET", {}, {}, "127.0.0.1", "127.0.0.1:8700"
 
-    async def comes(**changes: str) -> bool:
+    async def comes(**changes: object) -> bool:
         request = type("Changed", (Request,), changes)()
         try:
             return (await Guests(Nobody()).caller(request)).role is Role.VIEWER  # type: ignore[arg-type]
@@ -173,6 +173,7 @@ async def test_guests_look_from_this_machine_only() -> None:
     assert not await comes(host="evil.example:8700")  # DNS rebinding
     assert not await comes(remote="10.0.0.9")
     assert not await comes(method="POST")
+    assert not await comes(headers={"X-Forwarded-For": "10.0.0.9"})
 
 
 @pytest.mark.parametrize(

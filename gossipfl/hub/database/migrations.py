@@ -39,9 +39,11 @@ def collect() -> tuple[Migration, ...]:
     from gossipfl.hub.auth import schema as auth
     from gossipfl.hub.fleet import tables as fleet
     from gossipfl.hub.log import tables as log
+    from gossipfl.hub.measured import tables as measured
     from gossipfl.hub.star import schema as star
 
-    return (*auth.MIGRATIONS, *log.MIGRATIONS, *fleet.MIGRATIONS, *star.MIGRATIONS)
+    areas = (auth, log, fleet, star, measured)
+    return tuple(migration for area in areas for migration in area.MIGRATIONS)
 
 
 def pending(

@@ -61,7 +61,11 @@ def learning(facts: Facts, fleet: Roster, rows: Sequence[DeviceRow]) -> Learning
         merge_size=sum(sizes) / len(sizes) if sizes else None,
         agreement=1.0 - refused / pulled if pulled else None,
         staleness=tuple((r.name, r.short, r.behind) for r in rows if r.behind is not None),
-        accuracy=tuple(Point(m.time, m.low, m.middle, m.high) for m in facts.measured),
+        accuracy=tuple(
+            Point(m.time, m.low, m.middle if m.merged is None else m.merged, m.high)
+            for m in facts.measured
+        ),
+        is_merged=any(m.merged is not None for m in facts.measured),
         disagreement=tuple(
             Point(m.time, m.disagreement, m.disagreement, m.disagreement)
             for m in facts.measured

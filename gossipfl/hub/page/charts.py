@@ -83,7 +83,7 @@ def band(
     if len(points) < 2:
         return Markup('<p class="faint">A line needs two points: wait a moment.</p>')
     scale = _log if is_log else float
-    values = [scale(v) for p in points for v in (p.low, p.high)]
+    values = [scale(v) for p in points for v in (p.low, p.middle, p.high)]
     values += [scale(v) for _, v in references]
     low, high = _range(min(values), max(values), is_log)
     first, last = points[0].time, points[-1].time

@@ -181,9 +181,15 @@ def _tiles(facts: Facts, rows: tuple[DeviceRow, ...], spend: Privacy | None) -> 
     ]
     if facts.measured:
         last = facts.measured[-1]
-        spread = f"{words.percent(last.low, 1)} to {words.percent(last.high, 1)} for most (p10–p90)"
-        line = tuple(m.middle for m in facts.measured[-influence.SERIES :])
-        tiles.append(Tile("Accuracy", words.percent(last.middle, 1), spread, spark=line))
+        shown = facts.measured[-influence.SERIES :]
+        spread = f"{words.percent(last.low, 1)} to {words.percent(last.high, 1)} (p10 to p90)"
+        if last.merged is not None:
+            what = f"of the merged model; what each device publishes: {spread}"
+            line = tuple(m.merged for m in shown)
+            tiles.append(Tile("Accuracy", words.percent(last.merged, 1), what, spark=line))
+        else:
+            line = tuple(m.middle for m in shown)
+            tiles.append(Tile("Accuracy", words.percent(last.middle, 1), spread, spark=line))
         if last.disagreement is not None:
             apart = tuple(m.disagreement for m in facts.measured[-influence.SERIES :])
             what = "distance of the models to their mean, over the way they have come"

@@ -50,6 +50,7 @@ class Measured:
     low: float  # 10th percentile over devices
     middle: float
     high: float
+    merged: float | None = None  # of the merge of all of them
     disagreement: float | None = None  # mean distance to the mean model over the way come
 
 

@@ -18,8 +18,10 @@ from gossipfl.hub.database import Database, DatabaseError, Row
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page import compose, words
 from gossipfl.hub.page.auditing import Forged, Place, Step, follow
+from gossipfl.hub.page.blocks import KEPT_OUT
 from gossipfl.hub.page.chronicle import Chronicle, Logged
-from gossipfl.hub.page.facts import Facts, LogFacts, Sighting
+from gossipfl.hub.page.facts import Facts, LogFacts, Measured, Sighting
+from gossipfl.hub.page.fleet import roster
 from gossipfl.hub.page.model import Check, CheckpointBox, DevicePage, Page, Tariffs
 from gossipfl.messages import Head
 from gossipfl.wire import decode
@@ -32,12 +34,17 @@ _SIGHTINGS = (
     "SELECT device, role, state, why, round, seen, reputation, head, address FROM fleet_devices "
     "LIMIT ?"
 )
+MEASURED_SHOWN = 120
+_MEASURED = (
+    "SELECT time, low, middle, high, merged, disagreement FROM measured ORDER BY time DESC LIMIT ?"
+)
 
 log = logging.getLogger(__name__)
 
 
 class Feed:
-    """`clock` gives seconds since 1970; `live_s` after how long a device is away."""
+    """`clock` gives seconds since 1970; `live_s` after how long a device is away; `holdout` names
+    the public data on which models are judged."""
 
     def __init__(
         self,
@@ -46,6 +53,7 @@ class Feed:
         fleet: bytes,
         clock: Callable[[], int],
         live_s: int,
+        holdout: str = "",
     ) -> None:
         self.version = ""
         self.problem = ""  # why the database does not answer
@@ -54,6 +62,7 @@ class Feed:
         self._fleet = fleet.hex()
         self._clock = clock
         self._live_s = live_s
+        self._holdout = holdout
         self._chronicle = Chronicle()
         self._place = Place()
         self._total = 0
@@ -61,6 +70,7 @@ class Feed:
         self._sightings: dict[bytes, Sighting] = {}
         self._rows: list[tuple[object, ...]] = []
         self._waiting = 0
+        self._measured: tuple[Measured, ...] = ()
         self._check: Check | None = None
         self._checking = asyncio.Lock()
         self._news = asyncio.Event()
@@ -84,6 +94,7 @@ class Feed:
         """Take in what is new. Raises DatabaseError, AuditRefused."""
         await self._look_at_fleet()
         self._waiting = await self._log.reader.staged()
+        await self._look_at_measured()
         self._total = await self._log.reader.size()
         try:
             async for step in follow(self._log.reader, self._log.key, self._place):
@@ -134,6 +145,19 @@ class Feed:
         if rows != self._rows:
             self._rows = rows
             self._sightings = {row["device"]: _sighting(row) for row in found}
+
+    async def _look_at_measured(self) -> None:
+        async with self._database.transaction(write=False) as transaction:
+            rows = await transaction.rows(_MEASURED, MEASURED_SHOWN)
+        self._measured = tuple(
+            Measured(r["time"], r["low"], r["middle"], r["high"], r["merged"], r["disagreement"])
+            for r in reversed(rows)
+        )
+
+    def left_out(self) -> frozenset[bytes]:
+        """Devices that the fleet keeps out of its merges."""
+        states = roster(self._facts(Tariffs())).states
+        return frozenset(d for d, state in states.items() if state in KEPT_OUT)
 
     def _changed(self) -> None:
         self._changes += 1
@@ -215,6 +239,8 @@ class Feed:
             reading=size / self._total if behind else None,
             live_s=self._live_s,
             tariffs=tariffs,
+            measured=self._measured,
+            holdout=self._holdout,
         )
 
 

@@ -18,6 +18,9 @@ from gossipfl.hub.rest.problems import unauthorised
 GUEST = Caller("guest", Role.VIEWER)
 HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
+FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-IP")
+"""A proxy on this machine speaks for somebody who may be anywhere."""
+
 
 class Guests:
     """Asks `inner` first if anything in the request says who it is."""
@@ -30,6 +33,7 @@ class Guests:
             return await self._inner.caller(request)
         host = urlsplit(f"//{request.host}").hostname
         is_here = request.remote in ("127.0.0.1", "::1") and host in HOSTS
+        is_here = is_here and not any(name in request.headers for name in FORWARDED)
         if request.method not in ("GET", "HEAD") or not is_here:
             raise unauthorised("guests may only look, and only from this machine")
         return GUEST

@@ -122,6 +122,9 @@ class Learning:
     agreement: float | None  # share of the pulled that were merged
     staleness: tuple[tuple[str, str, int], ...]  # full name, short name, rounds behind
     accuracy: tuple[Point, ...] = ()
+    is_merged: bool = (
+        False  # the accuracy's line is the merge's; the band is the devices' either way
+    )
     disagreement: tuple[Point, ...] = ()
     alone: float | None = None  # references for the accuracy
     central: float | None = None

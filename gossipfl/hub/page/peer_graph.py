@@ -27,7 +27,7 @@ def drawn(graph: Graph) -> Markup:
 def _circle(graph: Graph) -> Markup:
     n = len(graph.names)
     size = NODE if n <= 20 else NODE * 0.7
-    reach = SIDE / 2 - 40
+    reach = SIDE / 2 - 56  # names beside the devices
     places = []
     for i in range(n):
         angle = 2 * math.pi * i / n - math.pi / 2
