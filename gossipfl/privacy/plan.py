@@ -17,12 +17,12 @@ from gossipfl.privacy.protection import STEPS_MAX, Z_MAX, Z_MIN, Unit
 
 Z_DIGITS = 3  # significant digits of a proposed z, rounded up
 EPSILON_HIGH = 10.0  # guess: e^10 is 22,026 to 1, hardly a promise
-# Total signal to noise, by a probe of DP-SGD (softmax regression on MNIST, 200 steps, 1 to 40
-# devices): at 0.4 it hardly left chance, at 3 it reached four fifths of the accuracy without
-# noise, from 15 on nearly all of it. Guess for other tasks.
+# Total signal to noise. Measured on three small jobs (docs/results/privacy-utility.md): below 0.3 it
+# stayed at chance, at 2 it learnt a third of what there is beyond guessing, at 4 six tenths, at 12
+# noise cost 5 to 9 points, at 24 five, at 39 three. Guess for other jobs.
 USELESS_BELOW = 0.5
 DOUBTFUL_BELOW = 3.0
-GOOD_FROM = 15.0
+GOOD_FROM = 30.0
 
 
 class Verdict(StrEnum):
@@ -208,7 +208,10 @@ def _sentence(
                 f"About {needed} devices would be needed for a useful one."
             )
         case Verdict.PART:
-            text = "This can work, with a worse model than without noise: try it on public data."
+            text = (
+                "This can work, with a worse model than without noise: try it on public data, beside "
+                "what a device learns alone, which needs no noise."
+            )
         case Verdict.GOOD:
             text = "This can work, and noise should cost little: try it on public data."
     if affordable < wish.rounds:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from gossipfl.errors import UserError
 from sim.bench.report import envelope, progress, table
@@ -20,6 +21,7 @@ BENCHES = {
     "reputation": "with reputation and without: what liars get, what they are called, false alarms",
     "accountant": "epsilon of random schedules beside dp-accounting's, which has to be installed",
     "privacy": "ms of noise for 10^6 values, and DP-SGD beside plain local training",
+    "privacy-utility": "accuracy under privacy budgets: three jobs, both units, liars, break-even",
     "groups": "a group sum: processor time and bytes of one member and attempt (extra: groups)",
     "hub": "verified receipts a second; how soon a killed hub with 10^6 entries leads again",
     "sim": "the simulator: rounds and merges a second, growth with devices, 1,000 x 50 rounds",
@@ -36,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
     for name, text in BENCHES.items():
         sub = names.add_parser(name, help=text, description=text)
         sub.add_argument("--json", action="store_true", help="one JSON object as the last line")
-        importlib.import_module(f"sim.bench.{name}").add_arguments(sub)
+        _module(name).add_arguments(sub)
     args = parser.parse_args(argv)
     try:
-        figures = importlib.import_module(f"sim.bench.{args.name}").run(args)
+        figures = _module(args.name).run(args)
     except UserError as error:
         progress(f"error {error.code}: {error.title}\n  why:  {error.cause}\n  next: {error.hint}")
         return int(error.exit)
@@ -47,6 +49,10 @@ def main(argv: Sequence[str]) -> int:
         progress(table(figures))
     sys.stdout.write(f"{envelope(figures) if args.json else table(figures)}\n")
     return 0
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"sim.bench.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

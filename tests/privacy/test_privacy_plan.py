@@ -59,7 +59,7 @@ def test_a_planned_number_of_rounds_is_affordable() -> None:
         (DEVICE, 50, 10_000, Verdict.USELESS),
         (DEVICE, 1000, 200, Verdict.DOUBTFUL),
         (DEVICE, 50_000, 1000, Verdict.PART),
-        (RECORD, 10, 7_850, Verdict.GOOD),
+        (RECORD, 50, 7_850, Verdict.GOOD),
         (RECORD, 1, 7_850, Verdict.PART),
         (RECORD, 1, 10_000_000, Verdict.USELESS),
     ],
