@@ -57,12 +57,12 @@ TAIL = """## How to read it
 and accountant, at the learning rate that is best for it. **Alone without noise** is what \
 matters to who has a choice: who publishes nothing needs no privacy.
 - **Break-even** is a model, not a history of nodes: the devices of the task in lockstep stand \
-for n with data like theirs, with the noise of the mean of n. Fleets are the task's times powers \
-of two; learning rate (of three) or clip (of two) are the best. It holds within the spread of the seeds where \
-both can be had: `unit = device` above.
+for n with data like theirs, with the noise of the mean of n; one draw of noise each. Fleets are \
+the task's times powers of two; the learning rate (of three) or clip (of two) is the best.
 - **The budget** is for all rounds together: z is the least that `gossipfl privacy plan` allows, \
-delta = {delta}. Under `device` fewer rounds need less noise each, and lose as much: the signal \
-to noise is the same for any number.
+delta = {delta}. Under `device` the signal to \
+noise is the same for any number of rounds: more of them need more noise each, fewer do not get \
+as far.
 - **Liars** (attack foe: the mean step of the honest ones, eleven times, the other way) see \
 every published model and add no noise. The policy assumes as many as there are; the rule is \
 `{rule}`, every device pulls from all.
