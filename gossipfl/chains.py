@@ -8,7 +8,7 @@ the two signed heads behind it are evidence that verifies with nothing but the f
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from gossipfl.audit.forks import prove_fork
@@ -105,6 +105,10 @@ class Chains:
         further down is first contact.
         """
         return self._gaps.get(device)
+
+    def open(self) -> Container[bytes]:
+        """Devices whose chains have a gap."""
+        return self._gaps
 
     def _note_gap(self, device: bytes, chain: _Chain) -> None:
         """Where the chain is open now: found when a head comes in, not each time it is asked."""

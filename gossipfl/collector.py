@@ -35,10 +35,9 @@ class Collector:
     def eligible(self) -> dict[bytes, float]:
         """Live peers that may be asked, in a fixed order, and the weight of each. No hubs."""
         core = self._core
-        weight, now = core.reputation.weight, core.now
         is_hub = core.roster.is_hub
-        weights = {p.device: weight(p.device, now) for p in core.book.live(now)}
-        return {device: w for device, w in weights.items() if w > 0.0 and not is_hub(device)}
+        live = (p.device for p in core.book.live(core.now) if not is_hub(p.device))
+        return core.reputation.weights(live, core.now)
 
     def collect(self, peers: dict[bytes, float], purpose: Purpose) -> None:
         """`peers`: who may be sampled, and with what weight."""

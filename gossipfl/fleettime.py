@@ -91,6 +91,8 @@ class FleetClock:
         since = self._good + (now - self._good_at) if self._good else 0.0
         if not self._confirmed:
             return max(self.floor, int(min(since, self._ceiling)))
-        time = max(self.floor, int(since))
+        time = int(since)
+        if time <= self.floor:
+            return self.floor
         self.raise_floor(int(min(time, self._ceiling)))
         return time

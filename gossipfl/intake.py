@@ -16,7 +16,7 @@ from gossipfl.messages import Head, Role
 from gossipfl.objects import digest, unpack_list
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.shelf import Served
-from gossipfl.wire import Envelope, check_signature, decode, open_envelope
+from gossipfl.wire import Envelope, check_signature, decode, open_envelope, read_signed
 
 HEADS_BYTES_MAX = 64 * 1024 * 1024
 PUBLISHERS = frozenset({Role.DEVICE, Role.HUB})
@@ -31,7 +31,7 @@ class Intake:
     def failed(self, event: FetchFailed) -> None:
         core = self._core
         pending, effects = core.pulls.answered(event.request)
-        core.emit(*effects)
+        core.out.extend(effects)
         if pending is None:
             return
         device = pending.device
@@ -61,7 +61,7 @@ class Intake:
     def head(self, event: HeadReceived) -> None:
         core = self._core
         pending, effects = core.pulls.answered(event.request)
-        core.emit(*effects)
+        core.out.extend(effects)
         if pending is None:
             return
         name = core.pure(digest, event.head) if event.head is not None else None
@@ -205,8 +205,7 @@ class Intake:
             raise PeerError(Fault.WRONG_ROLE, f"{known.member.role.value}s publish no heads")
         if core.reputation.is_condemned(known.member.device):
             raise PeerError(Fault.EQUIVOCATION, "it is condemned by evidence")
-        core.pure(check_signature, envelope)
-        head = core.pure(decode, envelope.payload, Head, core.limits.head_bytes)
+        head = core.pure(read_signed, envelope, Head, core.limits.head_bytes)
         if head.fleet != core.fleet:
             raise PeerError(Fault.WRONG_FLEET, "the head belongs to another fleet")
         if head.device != known.member.device:

@@ -110,7 +110,7 @@ class Roster:
     def require_live(self, known: Known, time: int) -> None:
         """Raises PeerError if the member is revoked or out of its dates at fleet `time`."""
         member = known.member
-        revoked = self.revocation(member.device) or self.revocation_of_tls(member.tls or b"")
+        revoked = self.revocation_of(member.device, member.tls or b"")
         if revoked is not None:
             raise PeerError(Fault.REVOKED_MEMBER, f"revoked: {revoked.reason}", member.device)
         if member.device in self._replaced:
@@ -162,6 +162,13 @@ class Roster:
     def revocation_of_tls(self, tls_key: bytes) -> Revocation | None:
         """The revocation that names this TLS key, whether or not its member object is known."""
         return self.revocation(self._revoked_tls.get(tls_key, b""))
+
+    def revocation_of(self, device: bytes | None, tls_key: bytes) -> Revocation | None:
+        """The one that names this TLS key, or this device."""
+        if not self._revocations:
+            return None
+        revoked = self.revocation_of_tls(tls_key)
+        return revoked or (self.revocation(device) if device is not None else None)
 
     def revoke(self, data: bytes) -> Revocation | None:
         """Add a revocation object; None if it tells nothing new. Raises PeerError."""

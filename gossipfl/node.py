@@ -153,7 +153,8 @@ class Node:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event at monotonic instant `now`; effects are to be executed in order."""
         core = self._core
-        core.now = max(core.now, now)
+        if now > core.now:
+            core.now = now
         core.out = []
         self._handlers[type(event)](event)
         if self._started and not self._stopped:
@@ -203,9 +204,7 @@ class Node:
         in seconds since the epoch: it gates those too whose member object never came here."""
         core = self._core
         device = core.roster.device_of_tls(tls_key)
-        revocation = core.roster.revocation_of_tls(tls_key)
-        if revocation is None and device is not None:
-            revocation = core.roster.revocation(device)
+        revocation = core.roster.revocation_of(device, tls_key)
         if revocation is not None:
             return f"revoked: {revocation.reason}"
         if not_after is not None and core.time() > not_after:

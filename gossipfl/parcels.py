@@ -17,7 +17,7 @@ from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Head
 from gossipfl.objects import PAGE_BITS_MAX, Kind, bytes_max, digest, is_index, unpack_list
 from gossipfl.pulls import Pending, Purpose
-from gossipfl.wire import check_signature, decode, open_envelope
+from gossipfl.wire import open_envelope, read_signed
 
 
 class Parcels:
@@ -29,7 +29,7 @@ class Parcels:
     def object(self, event: ObjectReceived) -> None:
         core = self._core
         pending, effects = core.pulls.answered(event.request)
-        core.emit(*effects)
+        core.out.extend(effects)
         if pending is None:
             return
         if not core.intake.is_from(pending, event.tls_key):
@@ -148,8 +148,7 @@ class Parcels:
         known = core.roster.by_key(envelope.key_id)
         if known is None or core.is_barred(known.member.device):
             return
-        core.pure(check_signature, envelope)
-        head = core.pure(decode, envelope.payload, Head, core.limits.head_bytes)
+        head = core.pure(read_signed, envelope, Head, core.limits.head_bytes)
         if head.device != known.member.device or head.fleet != core.fleet:
             raise PeerError(Fault.WRONG_DEVICE, "the head names another device than its key's")
         if head.device == core.device:

@@ -244,6 +244,10 @@ class Pulls:
     def out(self, purpose: Purpose) -> int:
         return self._counts.purposes.get(purpose, 0)
 
+    def open(self, purpose: Purpose) -> int:
+        """Requests under way or waiting."""
+        return self.out(purpose) + self._counts.waiting.get(purpose, 0)
+
     def is_asked(self, device: bytes, purpose: Purpose) -> bool:
         return (device, purpose) in self._counts.asked
 

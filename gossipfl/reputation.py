@@ -11,7 +11,7 @@ device must not be able to have it shut out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gossipfl.aggregation.collapse import CLUSTER_MIN
@@ -164,6 +164,8 @@ class Reputation:
     def _outliers(self, attackers: int, now: float) -> tuple[set[bytes], set[bytes]]:
         """Who stands apart from all peers that we know, by what it was like over time: one pull is
         too small to know how far honest devices spread. Second, who of them goes the other way."""
+        if attackers < 1:
+            return set(), set()
         known = [
             (device, standing)
             for device, standing in self._standings.items()
@@ -243,12 +245,20 @@ class Reputation:
 
     def weight(self, device: bytes, now: float) -> float:
         """Sampling weight, 0 to 1: 0 in quarantine, 1 for newcomers and the faultless."""
-        standing = self._standings.get(device)
-        if standing is None or is_spotless(standing):
-            return 1.0
         if self.is_quarantined(device, now):
             return 0.0
         return self.level(device) if self._enabled else 1.0
+
+    def weights(self, devices: Iterable[bytes], now: float) -> dict[bytes, float]:
+        """Of those with any: in the same order."""
+        found = {}
+        for device in devices:
+            standing = self._standings.get(device)
+            plain = standing is None or is_spotless(standing)
+            weight = 1.0 if plain else self.weight(device, now)
+            if weight > 0.0:
+                found[device] = weight
+        return found
 
     def level(self, device: bytes) -> float:
         """The clamped score, 0 to 1: what the worst of all observations leaves of a newcomer's."""

@@ -19,6 +19,9 @@ from gossipfl.peers import Peer
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import unpack
 
+ADDRESS_LISTS_MAX = 4
+"""Lists of addresses asked for at once: as `pulls_out`. While a fleet meets, each head names
+another one, and what waits in a queue is replaced at its peer before its turn comes."""
 KNOCKS_MAX = 8
 """Addresses tried at once that nobody has answered from: guess, a fleet of 64 is met in seconds."""
 
@@ -104,7 +107,8 @@ class Upkeep:
         if head.evidence is not None and (mine is None or mine.evidence != head.evidence):
             self._want_list(peer.device, Purpose.EVIDENCE, head.evidence)
         lists = (None, peer.list_read, mine.peers if mine is not None else None)
-        if head.peers not in lists and not core.book.is_full:
+        waiting = core.pulls.open(Purpose.PEERS)
+        if head.peers not in lists and not core.book.is_full and waiting < ADDRESS_LISTS_MAX:
             self._want(peer, Purpose.PEERS, Kind.PEERS, head.peers)
         core.witnessing.new_head(peer, head)
         if head.member != known.digest:
@@ -167,9 +171,10 @@ class Upkeep:
         self._walks_left = self._doubts_left = core.limits.chain_fetches_per_round
         self._renew_budget()
         live = list(core.book.live(core.now))
-        gaps = [p for p in live if core.chains.gap(p.device) is not None]
-        for peer in core.entropy.sample(gaps, len(gaps)):  # the budget does not suffice for all
-            self._walk(peer)
+        has_gap = core.chains.open()
+        gaps = [p for p in live if p.device in has_gap]
+        while gaps and self._walks_left > 0:  # the budget does not suffice for all
+            self._walk(gaps.pop(core.entropy.randrange(len(gaps))))
         readable = [
             p
             for p in live

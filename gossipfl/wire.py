@@ -97,6 +97,12 @@ def decode(payload: bytes, shape: type[T], bytes_max: int = 65_536) -> T:
         raise PeerError(Fault.MALFORMED, f"{shape.__name__.lower()}: {error}") from error
 
 
+def read_signed(envelope: Envelope, shape: type[T], bytes_max: int = 65_536) -> T:
+    """What the envelope's own key signed: verified, then decoded. Raises PeerError."""
+    check_signature(envelope)
+    return decode(envelope.payload, shape, bytes_max)
+
+
 def encode(value: msgspec.Struct) -> bytes:
     """The msgpack payload of a typed message."""
     return pack(msgspec.to_builtins(value, builtin_types=(bytes,)))

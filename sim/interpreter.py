@@ -75,8 +75,8 @@ class Interpreter:
         }
 
     def deliver(self, device: SimDevice, event: Event) -> None:
-        """Puts an event into a device's inbox and lets it work."""
-        if not device.up:
+        """Puts an event into a device's inbox and lets it work. Lost if the device is down."""
+        if device.node is None:
             return
         if device.asleep:
             device.frozen.append(lambda: self.deliver(device, event))

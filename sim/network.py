@@ -123,17 +123,19 @@ class Network:
 
     def transit(self, sender: int, receiver: int, size: int, now: float) -> tuple[float, ...]:
         """Delays after which `size` bytes arrive: one, two if duplicated, none if lost."""
-        link = self.link(sender, receiver)
-        sent = self.counter(sender)
+        link = self.link(sender, receiver) if self._links or self._between else self.default
+        sent = self.counters.get(sender) or self.counter(sender)
         sent.bytes_sent += size
-        leaves = max(now, self._uplink_free.get(sender, now)) + size / link.bytes_per_s
+        free = self._uplink_free.get(sender, now)
+        leaves = (free if free > now else now) + size / link.bytes_per_s
         self._uplink_free[sender] = leaves
         lost = link.loss > 0.0 and self._random.random() < link.loss
         if lost or not self.passes(sender, receiver):
             sent.lost += 1
             return ()
         twice = link.duplicate > 0.0 and self._random.random() < link.duplicate
-        self.counter(receiver).bytes_received += size * (1 + twice)
+        heard = self.counters.get(receiver) or self.counter(receiver)
+        heard.bytes_received += size * (1 + twice)
         first = leaves - now + self._delay(link)
         return (first, leaves - now + self._delay(link)) if twice else (first,)
 

@@ -13,8 +13,9 @@ from typing import Any, cast
 
 from gossipfl.pure import P, T
 
-BYTES_MAX = 256 * 1024 * 1024
-"""Bytes in the keys of one generation: guess, some thousand updates of the digits MLP."""
+BYTES_MAX = 128 * 1024 * 1024
+"""Bytes in the keys of one generation: guess, some thousand updates of the digits MLP. What was
+decoded from them is as large again."""
 ENTRIES_MAX = 400_000
 """Outcomes in one generation: guess, 1,000 devices make some 5 per head, receipt and update."""
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVarTuple
 
 from gossipfl.config import NodeSettings
-from gossipfl.events import Address, Event, Notice, OwnAddresses, PeerSeen, Source, Start, Stop
+from gossipfl.events import Address, Notice, OwnAddresses, PeerSeen, Source, Start, Stop
 from gossipfl.interfaces import Trainer
 from gossipfl.memory import MemoryStore
 from sim.adversaries import Adversary
@@ -107,6 +107,7 @@ class World:
         self.transport = Transport(self)
         self.discovery = Discovery(self)
         self._interpreter = Interpreter(self)
+        self.deliver = self._interpreter.deliver
         for checker in self.checkers:
             checker.bind(self)
 
@@ -175,10 +176,6 @@ class World:
                 checker.at_end()
             except Violation as broken:
                 raise WorldError(str(broken), self, broken.checker) from broken
-
-    def deliver(self, device: SimDevice, event: Event) -> None:
-        """Puts an event into a device's inbox; it is lost if the device is down."""
-        self._interpreter.deliver(device, event)
 
     def act(self, *what: object) -> None:
         """Something that the world itself does goes into the trace."""

@@ -41,6 +41,7 @@ def parse_theirs(codec: str) -> Codec:
         raise PeerError(Fault.MALFORMED, str(error)) from None
 
 
+@lru_cache(maxsize=16)  # as above
 def update_bytes(lineage: Lineage, codec: str, count: int) -> int:
     """The one length that an update of this lineage and codec can have; with zlib the greatest."""
     return len(header(lineage, codec, count)) + parse_theirs(codec).body_bytes(count)
@@ -48,7 +49,10 @@ def update_bytes(lineage: Lineage, codec: str, count: int) -> int:
 
 def require_size(size: int, lineage: Lineage, codec: str, count: int) -> None:
     """Is this a length that such an update can have? Raises PeerError, before anything is read."""
-    greatest, parsed = update_bytes(lineage, codec, count), parse_theirs(codec)
+    greatest = update_bytes(lineage, codec, count)
+    if size == greatest:
+        return
+    parsed = parse_theirs(codec)
     least = greatest - parsed.slots(count) + 1 if parsed.zlib and count else greatest
     if not least <= size <= greatest:
         what = f"{greatest} bytes" if least == greatest else f"{least} to {greatest} bytes"
@@ -97,7 +101,7 @@ class Opened:
             elements = expand(self.body, dtype, slots)
         else:
             elements = np.frombuffer(self.body, dtype)
-        vector = decode_values(self.codec.values, self.scales, elements)
+        vector = _in_place(decode_values(self.codec.values, self.scales, elements))
         require_finite(vector)
         return vector
 
@@ -105,6 +109,16 @@ class Opened:
         """Its coordinates into float32[count] `out`; what fills up the last part is dropped."""
         place = out[self.part :: self.codec.parts]
         place[:] = self.values()[: len(place)]
+
+
+def _in_place(vector: Vector) -> Vector:
+    """Where the processor reads it fast. Behind a header it may lie at any byte; rules and scores
+    read each model many times, so one copy here is less than theirs."""
+    if vector.flags.aligned:
+        return vector
+    vector = vector.copy()
+    vector.flags.writeable = False
+    return vector
 
 
 def open_object(data: bytes, lineage: Lineage, codec: str, count: int) -> Opened:

@@ -18,6 +18,7 @@ class OneHeadPerSeq(Checker):
         self._heads = heads or Heads()
         self._public: dict[tuple[bytes, int], bytes] = {}
         self._durable: dict[bytes, tuple[int, bytes]] = {}
+        self._last: dict[int, Served] = {}  # by device: nobody can change it, once is enough
         self.heads = 0
 
     def on_restore(self, device: SimDevice) -> None:
@@ -39,7 +40,7 @@ class OneHeadPerSeq(Checker):
         self._durable[device.device] = (head.seq, digest(batch.head))
 
     def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
-        if asked is not None:
+        if asked is not None or self._last.get(server.index) is served:
             return
         head = self._heads.get(served.envelope, server.fleet.members)
         if head is None:
@@ -47,6 +48,7 @@ class OneHeadPerSeq(Checker):
         first = self._public.setdefault((server.device, head.seq), served.digest)
         if first != served.digest:
             raise self.broken(f"device {server.index} served two heads with seq {head.seq}")
+        self._last[server.index] = served
 
 
 class LedgerGoesOn(Checker):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from gossipfl.events import (
     Topic,
 )
 from gossipfl.messages import Head, Lineage, Receipt
+from gossipfl.parameters import Vector
 from gossipfl.reputation import QUARANTINE_ROUNDS
 from gossipfl.wire import decode, open_envelope
 from sim.checkers.base import Checker, Heads
@@ -85,6 +87,7 @@ class Pulled(Checker):
     def __init__(self, heads: Heads | None = None) -> None:
         self._heads = heads or Heads()
         self._rows = Rows()
+        self._newest: tuple[bytes, Head | None] | None = None
         self._named: dict[int, Named] = {}
         self._last: tuple[StartMerge, list[Row]] | None = None
         self._waiting: dict[tuple[int, int], dict[bytes, tuple[bytes, bytes, float]]] = {}
@@ -95,9 +98,15 @@ class Pulled(Checker):
         if not isinstance(event, HeadReceived) or event.head is None:
             return
         self._rows.saw(event.update)
-        head = self._heads.get(event.head, device.fleet.members)
+        head = self._read(device, event.head)
         if head is not None and head.update is not None and head.fleet == device.fleet.id:
             self._of(device).add(head.update.digest, head)
+
+    def _read(self, device: SimDevice, envelope: bytes) -> Head | None:
+        """Asked for before and after the event."""
+        if self._newest is None or self._newest[0] is not envelope:
+            self._newest = envelope, self._heads.get(envelope, device.fleet.members)
+        return self._newest[1]
 
     def _of(self, device: SimDevice) -> Named:
         found = self._named.get(device.index)
@@ -109,7 +118,7 @@ class Pulled(Checker):
         """An update is seen when a head that names it is taken in. One that waits for its signer's
         member object is as old as it was when it came; one that is refused was not seen."""
         if isinstance(event, HeadReceived) and event.head is not None:
-            head = self._heads.get(event.head, device.fleet.members)
+            head = self._read(device, event.head)
             if head is None or head.update is None:
                 return
             waiting = self._waiting.setdefault((device.index, device.incarnation), {})
@@ -182,6 +191,12 @@ class OfMerges(Checker):
         """An honest device is about to merge."""
 
 
+def _is_finite(vector: Vector) -> bool:
+    """A sum of squares that is finite has finite terms only, and is soon taken."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())
+
+
 class MergesVerified(OfMerges):
     """Every merged model is an update that a signed head of a member named for the lineage in
     force, one per device, and finite."""
@@ -196,7 +211,7 @@ class MergesVerified(OfMerges):
         self.merges += 1
         self.rows += len(rows)
         for vector, row in zip(effect.received, rows, strict=True):
-            if not np.isfinite(vector).all():
+            if not _is_finite(vector):
                 raise self.broken(f"device {device.index} merges a model that is not finite")
             if not row.heads:
                 raise self.broken(f"device {device.index} merges what no signed head named")

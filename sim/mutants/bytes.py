@@ -9,7 +9,13 @@ BYTES: tuple[Mutant, ...] = (
     Mutant(
         "unsigned-head",
         "the signature of a head is not checked",
-        (Edit("gossipfl.intake:Intake._verified", "core.pure(check_signature, envelope)", "pass"),),
+        (
+            Edit(
+                "gossipfl.intake:Intake._verified",
+                "core.pure(read_signed, envelope,",
+                "core.pure(decode, envelope.payload,",
+            ),
+        ),
         with_liars("forger"),
     ),
     Mutant(
