@@ -19,10 +19,10 @@ async def run_all(hub: Stand, members: list[Any]) -> None:
     await side_by_side([partial(member.run, code) for member in members])
 
 
-async def test_a_plain_client_does_all_that_the_server_offers(tmp_path: Path) -> None:
+async def test_a_plain_client_does_all_that_the_server_offers(tmp_path: Path, dsn: str) -> None:
     """Ten clients, the last one lies. The operator checks a version point, restores it, switches
     the rule, and cleans up."""
-    async with stand(tmp_path) as hub:
+    async with stand(tmp_path, dsn) as hub:
         await hub.start(epochs=3, learning_rate=0.2, stop=Stop(patience=4), rounds=60)
         members = example().fleet(hub.url, None, 10, 1)
         await run_all(hub, members)

@@ -12,6 +12,9 @@ from gossipfl.hub.database import Row, Transaction
 from gossipfl.hub.star.values import Details, Round, RoundState, Version
 from gossipfl.hub.star.wire import Model
 
+LOCK = "star rounds"
+"""Whoever opens, closes or restores is alone with it. It is not the lease's name: PostgreSQL has
+one space of numbers for both, and the leader would wait for itself."""
 HISTORY_MAX = 1_000  # of versions in one answer
 UPDATE_ROWS_KEPT = 100  # guess: rounds of which it is remembered who sent what
 

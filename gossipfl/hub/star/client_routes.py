@@ -83,6 +83,8 @@ class ClientApi:
             job = await star.shelf.job_of(tx, newest.policy) if newest and is_open else now_job
             version = await books.version(tx)
             told = await phase(tx)
+            if now_job is not None:
+                told = told.under(now_job.accepted.digest)
             if me is not None and newest is not None:
                 sent = await books.sent(tx, me, newest.number)
         if me is not None and client is None:

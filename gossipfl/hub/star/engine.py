@@ -32,7 +32,7 @@ from gossipfl.stopping import Cause, Stopping
 
 log = logging.getLogger(__name__)
 
-LEASE = LOCK = "star"
+LEASE = "star"
 POLL_S = 0.5  # guess: what another instance accepted is seen after so long at the latest
 FAULTS_MAX = 10  # of one kind between two merges: more says no more
 
@@ -157,7 +157,7 @@ class Engine:
             body=body,
         )
         async with self._database.transaction() as tx:
-            await tx.lock(LOCK)
+            await tx.lock(books.LOCK)
             await books.add_version(tx, new)
             await books.set_state(tx, "stopping", self._stopping.dump())
             if round_ is not None:
@@ -171,7 +171,7 @@ class Engine:
         policy, now = job.accepted.policy, self._clock()
         cause = await self._cause(job, version)
         if cause is not None:
-            await self._tell("finished", cause.value)
+            await self._tell("finished", cause.value, job.accepted.digest)
             return False
         async with self._database.transaction(write=False) as tx:
             live = await clients.all_of(tx, seen_since=int(now - self._settings.live_s))
@@ -186,7 +186,7 @@ class Engine:
         number = before.number + 1 if before is not None else 1
         selected = set(chosen)
         async with self._database.transaction() as tx:
-            await tx.lock(LOCK)
+            await tx.lock(books.LOCK)
             if before is not None and before.state is RoundState.OPEN:
                 if not await books.move_round(tx, before.number, RoundState.OPEN, RoundState.DONE):
                     return True
@@ -220,7 +220,7 @@ class Engine:
             await books.move_round(tx, round_.number, round_.state, state)
         return True
 
-    async def _tell(self, name: str, why: str) -> None:
+    async def _tell(self, name: str, why: str, policy: bytes = b"") -> None:
         """All instances, if it is another phase than before."""
         now = self._clock()
         shut_out = {
@@ -228,7 +228,7 @@ class Engine:
             for client in self._reputation.devices()
             if self._reputation.is_quarantined(client, now)
         }
-        phase = Phase(name, why, shut_out)
+        phase = Phase(name, why, shut_out, policy.hex())
         if phase == self._phase:
             return
         async with self._database.transaction() as tx:
@@ -311,7 +311,7 @@ class Engine:
         )
         settings = self._settings
         async with self._database.transaction() as tx:
-            await tx.lock(LOCK)
+            await tx.lock(books.LOCK)
             await books.add_version(tx, new)
             await books.move_round(tx, round_.number, RoundState.CLOSED, RoundState.DONE)
             for row in await books.take_faults(tx):

@@ -35,6 +35,8 @@ async def overview(star: Star, tx: Transaction) -> StarStatus:
     round_ = await books.newest_round(tx)
     version = await books.version(tx)
     accepted = await star.policy(tx)
+    if accepted is not None:
+        told = told.under(accepted.digest)
     counts = await tx.row(
         "SELECT COUNT(*) AS n, COALESCE(SUM(CASE WHEN seen >= ? THEN 1 ELSE 0 END), 0) AS live,"
         " COALESCE(SUM(CASE WHEN blocked <> '' THEN 1 ELSE 0 END), 0) AS out FROM star_clients",

@@ -152,7 +152,7 @@ class SteeringApi:
         name = call.path["name"]
         try:
             async with self._star.database.transaction() as tx:
-                await tx.lock("star")
+                await tx.lock(books.LOCK)
                 restored = await storage.restore(tx, name, self._star.clock())
         except Conflict:
             raise conflict("a round was merged at this instant; ask again") from None
@@ -173,7 +173,7 @@ class SteeringApi:
 
     async def cleanup(self, hub: Any, call: Call) -> o.CleanupAnswer:
         async with self._star.database.transaction() as tx:
-            await tx.lock("star")
+            await tx.lock(books.LOCK)
             return await storage.cleanup(
                 tx, call.body.versions_kept, is_dry_run=call.body.is_dry_run
             )

@@ -102,3 +102,10 @@ class Phase(msgspec.Struct, frozen=True):
     name: str = "waiting"  # waiting, running or finished
     why: str = "no policy has been given to this hub"
     shut_out: dict[str, str] = {}
+    policy: str = ""  # digest of the policy that this was said under
+
+    def under(self, policy: bytes) -> Phase:
+        """What this says now that `policy` is in force: another one may set training going."""
+        if self.name != "finished" or self.policy == policy.hex():
+            return self
+        return Phase("waiting", "a new policy was given", self.shut_out, policy.hex())
