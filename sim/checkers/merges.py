@@ -38,24 +38,29 @@ PEERS_KEPT = 256  # per device, the last merged stay: as many as an inbox holds
 MERGES_KEPT = 8  # a receipt is durable a head later than its merge
 
 
+_Heads = dict[tuple[bytes, Lineage | None], Head]  # by device and lineage
+
+
 class Named:
     """Which signed heads named an update to one device, and when it first took in one of each
     peer. Two generations: no list grows for ever."""
 
     def __init__(self) -> None:
-        self._young: dict[bytes, dict[bytes, Head]] = {}
-        self._old: dict[bytes, dict[bytes, Head]] = {}
+        self._young: dict[bytes, _Heads] = {}
+        self._old: dict[bytes, _Heads] = {}
         self._first: dict[tuple[int, bytes, bytes], float] = {}
         self._first_old: dict[tuple[int, bytes, bytes], float] = {}
 
-    def heads(self, update: bytes) -> dict[bytes, Head]:
-        return self._young.get(update) or self._old.get(update) or {}
+    def heads(self, update: bytes, lineage: Lineage) -> dict[bytes, Head]:
+        found = self._young.get(update) or self._old.get(update) or {}
+        return {device: head for (device, of), head in found.items() if of == lineage}
 
     def add(self, update: bytes, head: Head) -> None:
+        """A liar may name one update for two runs: neither head makes the other one undone."""
         named = self._young.get(update)
         if named is None:
             named = self._young[update] = self._old.pop(update, {})
-        named[head.device] = head
+        named[head.device, head.lineage] = head
         if len(self._young) > NAMED_MAX:
             self._old, self._young = self._young, {}
 
@@ -161,8 +166,7 @@ class Pulled(Checker):
     def _row(self, device: SimDevice, vector: object, lineages: list[Lineage]) -> Row:
         name = b""
         for lineage, name in self._rows.names(vector, lineages):  # type: ignore[arg-type]
-            named = self._of(device).heads(name)
-            heads = {who: head for who, head in named.items() if head.lineage == lineage}
+            heads = self._of(device).heads(name, lineage)
             if heads:
                 return Row(name, heads)
         return Row(name, {})
