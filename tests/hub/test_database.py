@@ -212,6 +212,14 @@ async def test_a_lease_has_one_holder_and_passes_on(dsn: str, database: Database
         await other.close()
 
 
+async def test_a_lease_does_not_stand_in_the_way_of_locks_of_its_name(database: Database) -> None:
+    lease = await database.lease("star")
+    assert lease is not None
+    async with asyncio.timeout(10), database.transaction() as transaction:
+        await transaction.lock("star")
+    await lease.release()
+
+
 HOLDER = """
 import asyncio, sys
 from gossipfl.hub.database import open_database

@@ -210,7 +210,9 @@ class PostgresDatabase:
                 timeout=CONNECT_S,
                 server_settings=SETTINGS | LEASE_SETTINGS,
             )
-            if await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock_number(name)):
+            # Apart from the locks of transactions, which may bear the same name.
+            number = lock_number(f"lease {name}")
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1)", number):
                 return PostgresLease(connection)
             await connection.close(timeout=2.0)
         return None
