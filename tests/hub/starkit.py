@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 from authkit import FLEET, LOG_N, SEED, user
 
+from gossipfl.audit.notes import log_key
 from gossipfl.bundle.archive import read
 from gossipfl.bundles import DIGITS_LOGISTIC, read_bytes
 from gossipfl.fleet import documents
@@ -28,6 +29,9 @@ from gossipfl.hub.api import table
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.log.log import HubLog
+from gossipfl.hub.page.feed import Feed
+from gossipfl.hub.page.routes import PageApi
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 from gossipfl.hub.star.merging import Holdout
@@ -178,7 +182,9 @@ async def stand(
         said=lambda kind, words: said.append((kind, words)),
     )
     hub = _hub(database, star)
-    dispatcher = Dispatcher(hub, table(auth, star, lambda: dispatcher), auth.authenticator)
+    hub_log = HubLog(database, log_key(official.signer.key_id))
+    page = PageApi(Feed(database, hub_log, star.fleet, hub.clock, 60), auth)
+    dispatcher = Dispatcher(hub, table(auth, star, lambda: dispatcher, page), auth.authenticator)
     app = web.Application()
     dispatcher.install(app)
     runner = web.AppRunner(app, **SERVER_OPTIONS)

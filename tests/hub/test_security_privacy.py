@@ -34,6 +34,18 @@ TABLE = {
     ("GET", "/metrics"): "oavh",
     ("GET", "/api/v1/status"): "oavdh",
     ("GET", "/api/v1/events"): "oavh",
+    ("GET", "/"): "oav",
+    ("GET", "/devices/{device}"): "oav",
+    ("GET", "/verify"): "oav",
+    ("GET", "/fleet.csv"): "oav",
+    ("GET", "/page/events"): "oav",
+    ("GET", "/page/assets/{version}/style.css"): PUBLIC,
+    ("GET", "/page/assets/{version}/page.js"): PUBLIC,
+    ("GET", "/page/icon.svg"): PUBLIC,
+    ("GET", "/login"): PUBLIC,
+    ("POST", "/login"): PUBLIC,
+    ("POST", "/login/link"): PUBLIC,
+    ("POST", "/logout"): PUBLIC,
     ("POST", "/api/v1/auth/token"): PUBLIC,
     ("POST", "/api/v1/auth/refresh"): PUBLIC,
     ("POST", "/api/v1/auth/revoke"): "oavdh",
@@ -105,7 +117,7 @@ async def test_every_role_at_every_endpoint(hub: Stand, role: Role) -> None:
             for client in (ME, OTHER) if "{client_id}" in path else (ME,):
                 if roles == PUBLIC:
                     continue
-                filled = path.replace("{client_id}", client)
+                filled = path.replace("{client_id}", client).replace("{device}", "nobody")
                 filled = filled.replace("{name}", "nobody").replace("{version}", "7")
                 async with session.request(
                     method,
@@ -125,9 +137,8 @@ async def test_without_a_token_only_public_endpoints_answer(hub: Stand) -> None:
     wrong = []
     async with aiohttp.ClientSession(hub.url) as session:
         for (method, path), roles in TABLE.items():
-            filled = (
-                path.replace("{client_id}", ME).replace("{name}", "x").replace("{version}", "7")
-            )
+            filled = path.replace("{client_id}", ME).replace("{device}", "nobody")
+            filled = filled.replace("{name}", "x").replace("{version}", "7")
             async with session.request(method, filled) as response:
                 code = (await response.json()).get("code") if response.status >= 400 else ""
             if (code == "GF821") != (roles != PUBLIC) and not path.startswith("/api/v1/auth/"):
