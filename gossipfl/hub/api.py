@@ -19,6 +19,7 @@ from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.health import HealthApi
 from gossipfl.hub.hub import Hub
+from gossipfl.hub.log.routes import AuditApi
 from gossipfl.hub.measured.measuring import Measurer
 from gossipfl.hub.members import FleetMembers
 from gossipfl.hub.observing import ObservingApi
@@ -139,6 +140,7 @@ def table(
         *HealthApi().routes(),
         *ObservingApi(star, dispatcher, is_loopback=is_loopback).routes(),
         *AuthApi(auth).routes(),
+        *AuditApi().routes(),
         *ClientApi(star).routes(),
         *InsightApi(star, lambda: dispatcher().refused).routes(),
         *SteeringApi(star).routes(),

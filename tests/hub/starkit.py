@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 from authkit import FLEET, LOG_N, SEED, user
+from logkit import SIGNER
 
 from gossipfl.audit.notes import log_key
 from gossipfl.bundle.archive import read
@@ -30,8 +31,11 @@ from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, open_database
 from gossipfl.hub.log.log import HubLog
+<<<<<<< HEAD
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.routes import PageApi
+=======
+>>>>>>> dd7488b (The audit log over HTTP: checkpoint, tiles, consistency, entries, proofs)
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 from gossipfl.hub.star.merging import Holdout
@@ -141,9 +145,6 @@ async def side_by_side(works: Sequence[Callable[[], object]], within_s: float = 
 def _hub(database: Database, star: Star) -> Any:
     """What the handlers of a hub look at beside star mode."""
 
-    async def size() -> int:
-        return 0
-
     return SimpleNamespace(
         database=database,
         fleet=star.fleet,
@@ -152,7 +153,7 @@ def _hub(database: Database, star: Star) -> Any:
         events=Broadcast(),
         supervisor=Supervisor(),
         leader=SimpleNamespace(leads=True, supervisor=Supervisor()),
-        log=SimpleNamespace(reader=SimpleNamespace(size=size)),
+        log=HubLog(database, log_key(SIGNER.key_id)),
     )
 
 
