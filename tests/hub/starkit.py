@@ -31,11 +31,8 @@ from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, open_database
 from gossipfl.hub.log.log import HubLog
-<<<<<<< HEAD
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.routes import PageApi
-=======
->>>>>>> dd7488b (The audit log over HTTP: checkpoint, tiles, consistency, entries, proofs)
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 from gossipfl.hub.star.merging import Holdout
