@@ -65,5 +65,5 @@ def _play(book: Lines[Any, Any], left: list[Any]) -> None:
             result = {"failed": error.cause}
         book.add(cell, result)
         gc.collect()  # a world is full of cycles, and the next one needs the room
-        told = result.get("failed") or result.get("mean") or f"{result.get('devices')} devices"
+        told = result.get("failed") or result.get("mean") or f"{result.get('beats_alone')} devices"
         progress(f"{done} of {len(left)}, {time.monotonic() - began:.0f} s: {cell.words}: {told}")

@@ -59,6 +59,12 @@ matters to who has a choice: who publishes nothing needs no privacy.
 - **Break-even** is a model, not a history of nodes: the devices of the task in lockstep stand \
 for n with data like theirs, with the noise of the mean of n; one draw of noise each. Fleets are \
 the task's times powers of two; the learning rate (of three) or clip (of two) is the best.
+- **The start counts.** Devices that begin before they have found each other average few models at \
+first, and noise that is in stays in: where it is large, real nodes end below the lockstep model \
+that learning rates were chosen with.
+- **Where each device has one class** (the speakers), one device alone knows its own speaker \
+only, so to beat it says little; and a rule that leaves out the farthest models leaves out \
+speakers, so that liars cost much, with privacy or without.
 - **The budget** is for all rounds together: z is the least that `gossipfl privacy plan` allows, \
 delta = {delta}. Under `device` the signal to \
 noise is the same for any number of rounds: more of them need more noise each, fewer do not get \
