@@ -88,6 +88,7 @@ def test_sentences_say_where_it_is_useless_does_not_pay_and_pays() -> None:
     assert "**useless**: 30 %" in sentence(1.0, MNIST, 30.0, 90.0, 84.0)
     assert "has 84 %" in sentence(1.0, MNIST, 30.0, 90.0, 84.0)
     assert "**does not pay**: 75 %" in sentence(1.0, MNIST, 75.0, 90.0, 84.0)
+    assert "**breaks even**: 84.5 % against 84.0 %" in sentence(4.0, MNIST, 84.5, 90.0, 84.0)
     assert "costs little (3.0 points)" in sentence(8.0, MNIST, 87.0, 90.0, 84.0)
     assert "costs 10 points" in sentence(4.0, DIGITS, 80.0, 90.0, 70.0)
 

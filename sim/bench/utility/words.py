@@ -10,6 +10,9 @@ USELESS_SHARE = 0.5
 LITTLE_POINTS = 5.0
 """A loss that most jobs can bear, we judge."""
 
+EVEN_POINTS = 1.0
+"""Seeds differ by as much."""
+
 
 def sentence(epsilon: float, task: Task, found: float, together: float, alone: float) -> str:
     """What `found` percent at this epsilon is worth; `together` and `alone` are without noise."""
@@ -22,6 +25,11 @@ def sentence(epsilon: float, task: Task, found: float, together: float, alone: f
         if found < alone:
             text += f" One device alone, which publishes nothing, has {alone:.0f} %."
         return f"{start}: {text}"
+    if abs(found - alone) < EVEN_POINTS:
+        return (
+            f"{start}: **breaks even**: {found:.1f} % against {alone:.1f} % of a device alone that "
+            "publishes nothing and needs no noise."
+        )
     if found < alone:
         return (
             f"{start}: **does not pay**: {found:.0f} %, and a device that publishes nothing and "
@@ -58,7 +66,8 @@ and accountant, at the learning rate that is best for it. **Alone without noise*
 matters to who has a choice: who publishes nothing needs no privacy.
 - **Break-even** is a model, not a history of nodes: the devices of the task in lockstep stand \
 for n with data like theirs, with the noise of the mean of n; one draw of noise each. Fleets are \
-the task's times powers of two; the learning rate (of three) or clip (of two) is the best.
+the task's times powers of two; the learning rate (of three) or clip (of two) is the best. \
+Where a fleet gets no further even without noise (one round), it is rough.
 - **The start counts.** Devices that begin before they have found each other average few models at \
 first, and noise that is in stays in: where it is large, real nodes end below the lockstep model \
 that learning rates were chosen with.
