@@ -22,7 +22,7 @@ from gossipfl.hub.page.model import Check, Level, State, Tariffs
 from gossipfl.hub.page.query import Query, rows, tariffs
 from gossipfl.hub.page.rendering import Renderer, fleet_csv
 from gossipfl.identity import device_name, short_name
-from gossipfl.messages import Privacy, Receipt
+from gossipfl.messages import ChainRef, Privacy, Receipt, Sums
 from gossipfl.wire import decode, open_envelope
 
 
@@ -220,6 +220,41 @@ def test_what_is_spent_is_an_upper_bound_that_grows() -> None:
     epsilon = spent[2]
     delta = cdf(-epsilon / mu + mu / 2) - math.exp(epsilon) * cdf(-epsilon / mu - mu / 2)
     assert delta == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_in_group_sums_no_device_is_judged_by_what_others_merge() -> None:
+    told = story()
+    made = facts(told)
+    sums = Sums(devices=sorted(told.sightings), size=4)
+    policy = made.chronicle.policies[-1]
+    made.chronicle.policies[-1] = msgspec.structs.replace(
+        policy, privacy=Privacy(mode="group-sum", sums=sums)
+    )
+    page = compose.page(made)
+    assert {row.state for row in page.devices} == {State.LIVE}
+    assert {row.weight for row in page.devices} == {None}
+    assert page.verdict.level is Level.GOOD
+    assert [t.value for t in page.tiles if t.name == "Privacy"] == ["group sums"]
+    text = Renderer().page(page, Query(), "", "ann", True)
+    assert "nobody sees the model of a single device" in text
+
+
+def test_a_budget_that_ends_needs_somebody() -> None:
+    told = story()
+    made = facts(told)
+    terms = Privacy(mode="local", epsilon=4.0, z=10.0)
+    policy = made.chronicle.policies[-1]
+    made.chronicle.policies[-1] = msgspec.structs.replace(policy, privacy=terms)
+    sighting = told.sightings[told.honest[0]]
+    assert sighting.head is not None
+    head = msgspec.structs.replace(sighting.head, ledger=ChainRef(82, bytes(32)))
+    spent = {**told.sightings, told.honest[0]: replace(sighting, head=head)}
+    page = compose.page(replace(made, sightings=spent))
+    tile = next(t for t in page.tiles if t.name == "Worst epsilon left")
+    assert tile.value == f"{4.0 - spent_at_most(terms, 81):.2f}"
+    assert tile.level is Level.WARNING
+    assert any("near the end of the privacy budget" in need.title for need in page.needs)
+    assert "81 published" in Renderer().page(page, Query(), "", "ann", True)
 
 
 def test_quantiles_by_hand() -> None:

@@ -65,6 +65,26 @@ async def running(settings: HubSettings) -> AsyncIterator[tuple[Service, Hub]]:
         await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), WAIT_S)
 
 
+async def test_guests_see_the_page_and_nobody_else_does(settings: HubSettings) -> None:
+    for guests, status in ((True, 200), (False, 401)):
+        changed = replace(settings, api=replace(settings.api, guests=guests))
+        async with running(changed) as (service, _), aiohttp.ClientSession() as http:
+            assert service.address is not None
+            answer = await http.get(service.address.url)
+            assert answer.status == status
+            if guests:
+                assert "No device has joined this fleet yet" in await answer.text()
+                assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+async def test_guests_are_for_loopback_alone(settings: HubSettings) -> None:
+    pem = Path("a.pem")
+    api = replace(settings.api, guests=True, host="0.0.0.0", certificate=pem, key=pem)
+    with pytest.raises(UserError) as raised:
+        await Service(replace(settings, api=api)).run(signals=False)
+    assert raised.value.code == "GF102"
+
+
 async def health(service: Service) -> tuple[int, dict[str, Any]]:
     assert service.address is not None
     async with (

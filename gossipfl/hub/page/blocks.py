@@ -131,6 +131,15 @@ def privacy(facts: Facts, fleet: Roster) -> Privacy | None:
     if terms.mode == "off":
         what = "Privacy is off: devices publish their models as they are, signed but without noise."
         return Privacy("off", what)
+    if terms.mode == "group-sum":
+        what = (
+            "Devices sum in groups: nobody sees the model of a single device, only a group's mean."
+        )
+        sums = terms.sums
+        told = [("devices of a group, about", str(sums.size))] if sums is not None else []
+        noise = sums is not None and sums.noise
+        told.append(("noise beside it", f"multiplier of at least {terms.z:g}" if noise else "none"))
+        return Privacy(terms.mode, what, promise=tuple(told))
     releases = {d: facts.sightings[d].releases for d in fleet.devices if d in facts.sightings}
     bars = tuple(
         BudgetBar(device_name(d), short_name(d), spent_at_most(terms, n), n)

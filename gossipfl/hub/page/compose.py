@@ -211,6 +211,9 @@ def _tiles(facts: Facts, rows: tuple[DeviceRow, ...], spend: Privacy | None) -> 
 
 def _budget_tile(spend: Privacy) -> Tile:
     most = spend.epsilon_max
+    if spend.mode == "group-sum":
+        what = "only means of groups are seen"
+        return Tile("Privacy", "group sums", what, Level.GOOD, (), "#privacy")
     if most is None:
         return Tile(
             "Privacy", "off", "models are published without noise", Level.NOTE, (), "#privacy"

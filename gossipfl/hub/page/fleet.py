@@ -42,7 +42,9 @@ def roster(facts: Facts) -> Roster:
         if _role(facts, device) not in OTHER_ROLES
     )
     known = [in_log[d] for d in devices if d in in_log]
-    weights = influence.weights(known)
+    # In sums a mean stands for a whole group: receipts do not tell what a device's part was worth.
+    judged = [] if _is_summing(facts) else known
+    weights = influence.weights(judged)
     states = {d: _state(facts, d, weights.get(d)) for d in devices}
     rounds = {d: r for d in devices if (r := _round(facts, d)) is not None}
     live = [rounds[d] for d in rounds if states[d] in (State.LIVE, State.LEFT_OUT)]
@@ -50,7 +52,7 @@ def roster(facts: Facts) -> Roster:
         devices=devices,
         states=states,
         weights=weights,
-        series=influence.series(known),
+        series=influence.series(judged),
         rounds=rounds,
         round=int(median(live)) if live else None,
         in_log=in_log,
@@ -111,6 +113,11 @@ def note(facts: Facts, fleet: Roster, device: bytes) -> str:
             ago = words.age(max(0, facts.now - seen))
             return f"not heard of for {ago}" if seen else "never seen"
     return sighting.why if sighting is not None else ""
+
+
+def _is_summing(facts: Facts) -> bool:
+    policy = facts.chronicle.policy
+    return policy is not None and policy.privacy.mode == "group-sum"
 
 
 def _role(facts: Facts, device: bytes) -> str:
