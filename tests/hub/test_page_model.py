@@ -257,6 +257,16 @@ def test_a_budget_that_ends_needs_somebody() -> None:
     assert "81 published" in Renderer().page(page, Query(), "", "ann", True)
 
 
+def test_who_logged_in_is_not_for_viewers() -> None:
+    told = story()
+    made = facts(told)
+    login = Draft(EntryKind.LOGIN, bytes(16), b'{"event":"login","name":"ann"}', told.now)
+    made.chronicle.fed([replace(logged([login])[0], index=made.chronicle.size)])
+    page = compose.page(made)
+    assert "name ann" in Renderer().page(page, Query(), "", "otto", True)
+    assert "name ann" not in Renderer().page(compose.without_people(page), Query(), "", "v", True)
+
+
 def test_quantiles_by_hand() -> None:
     assert quantiles([3.0, 1.0, 2.0]) == (pytest.approx(1.2), 2.0, pytest.approx(2.8))
     assert quantiles([]) == (0.0, 0.0, 0.0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gossipfl.hub.page import influence, words
 from gossipfl.hub.page.blocks import cost, evidence, learning, privacy, security
+from gossipfl.hub.page.chronicle import PEOPLE
 from gossipfl.hub.page.facts import Facts
 from gossipfl.hub.page.fleet import Roster, online, roster, row_of
 from gossipfl.hub.page.model import (
@@ -76,6 +77,16 @@ def limited(made: Page) -> Page:
         security=replace(risk, lines=(), out=(), alarms=()) if risk else None,
         evidence=replace(proof, lines=()) if proof else None,
     )
+
+
+def without_people(made: Page) -> Page:
+    """For viewers and guests: who logged in when is for operators and auditors."""
+    proof = made.evidence
+    if proof is None:
+        return made
+    kinds = {kind.word for kind in PEOPLE}
+    lines = tuple(line for line in proof.lines if line.kind not in kinds)
+    return replace(made, evidence=replace(proof, lines=lines))
 
 
 def device_page(facts: Facts, device: bytes) -> DevicePage | None:

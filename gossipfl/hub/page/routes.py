@@ -189,6 +189,8 @@ class PageApi:
         )
 
     def _seen_by(self, call: Call, page: Page) -> Page:
+        if call.caller.role is Role.VIEWER:
+            page = compose.without_people(page)
         return compose.limited(page) if _is_limited(call.caller) else page
 
     # --- coming and going --------------------------------------------------------------------
