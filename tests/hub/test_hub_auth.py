@@ -108,6 +108,7 @@ async def test_bad_passwords_are_refused_and_the_link_still_works(auth: Auth, ba
 
 async def test_a_link_works_once_and_for_a_day(auth: Auth, clock: Clock, client: Client) -> None:
     code = await auth.users.add("ann", Role.OPERATOR)
+    assert code.isalnum()
     used = await client.post(f"{API}/link", json={"code": code, "password": PASSWORD})
     assert used.status == 200
     again = await client.post(f"{API}/link", json={"code": code, "password": PASSWORD})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -99,14 +99,14 @@ def _status(server: HubProcess, token: str, method: str, path: str, body: bytes 
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("schemathesis") is None,
-    reason="schemathesis is not installed: pip install 'schemathesis>=4'",
+    shutil.which("schemathesis") is None,
+    reason="schemathesis is not on the path: pipx install schemathesis",
 )
 def test_schemathesis_finds_nothing(server: HubProcess) -> None:
     hand = server.login("ann")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
+            *("schemathesis", "run", f"{server.url}/openapi.json"),
             *("--tls-verify", str(server.certificate), "--checks", CHECKS),
             *("-H", f"Authorization: Bearer {hand.token}", "--max-examples", str(EXAMPLES)),
             *("--exclude-path-regex", LEFT_OUT, "--exclude-tag", PAGE),
@@ -115,8 +115,9 @@ def test_schemathesis_finds_nothing(server: HubProcess) -> None:
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "SSL_CERT_FILE": str(server.certificate)},
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         timeout=500,
         check=False,
     )
+    sys.stderr.write(done.stdout[-600:])
     assert done.returncode == 0, done.stdout[-3000:]

@@ -21,7 +21,7 @@ from gossipfl.hub.rest.access import Role
 
 NAME = re.compile(r"[a-z][a-z0-9._-]{1,31}")
 LINK_S = 86_400  # guess: an invitation that was sent in the evening works in the morning
-LINK_BYTES = 24
+LINK_BYTES = 16  # 128 bits, in hex: a person may have to type it
 USERS_MAX = 10_000  # guess: far above the people who look after one fleet
 LABELS_MAX = 8
 HASHES_AT_ONCE = 2  # each takes 32 MiB and a core
@@ -77,7 +77,7 @@ class Users:
 
     async def link(self, name: str) -> str:
         """A code with which the user can set a password, once. Older codes count no more."""
-        now, code = int(self._clock()), secrets.token_urlsafe(LINK_BYTES)
+        now, code = int(self._clock()), secrets.token_hex(LINK_BYTES)
         async with self._database.transaction() as transaction:
             row = await transaction.row(
                 "SELECT name FROM auth_users WHERE name = ? AND disabled = 0", name

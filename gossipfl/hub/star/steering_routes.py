@@ -22,7 +22,7 @@ from gossipfl.hub.star.client_routes import API, TAG
 from gossipfl.hub.star.service import Star
 from gossipfl.hub.star.values import RoundState
 
-CODE_BYTES = 24
+CODE_BYTES = 16  # 128 bits, in hex: it is typed into shells, where a leading dash is an option
 CHECKPOINTS_MAX = 1_000  # guess
 
 
@@ -66,7 +66,7 @@ class SteeringApi:
     # --- what is trained -------------------------------------------------------------------
 
     async def invite(self, hub: Any, call: Call) -> m.Invitation:
-        now, code = int(self._star.clock()), secrets.token_urlsafe(CODE_BYTES)
+        now, code = int(self._star.clock()), secrets.token_hex(CODE_BYTES)
         expires = now + call.body.lasts_s
         async with self._star.database.transaction() as tx:
             await tx.execute("DELETE FROM star_codes WHERE expires <= ?", now)
