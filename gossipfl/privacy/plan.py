@@ -18,8 +18,8 @@ from gossipfl.privacy.protection import STEPS_MAX, Z_MAX, Z_MIN, Unit
 Z_DIGITS = 3  # significant digits of a proposed z, rounded up
 EPSILON_HIGH = 10.0  # guess: e^10 is 22,026 to 1, hardly a promise
 # Total signal to noise. Measured on three small jobs (docs/results/privacy-utility.md): below 0.3
-# it stayed near chance, at 2 it learnt three tenths or less of what there is beyond guessing, at 4
-# six tenths, from 12 to 14 noise cost up to 9 points, at 24 four, at 39 two. Guess for other jobs.
+# it stayed near chance, at 2 it learnt a third or less of what there is beyond guessing, at 4 six
+# tenths, from 12 to 14 noise cost up to 9 points, at 24 four, at 39 two. Guess for other jobs.
 USELESS_BELOW = 0.5
 DOUBTFUL_BELOW = 3.0
 GOOD_FROM = 30.0

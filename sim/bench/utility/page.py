@@ -105,7 +105,7 @@ def _record(table: Table) -> list[str]:
     task = table.task
     lines = [
         "| `unit = record` | z | signal to noise | together | with liars | alone, same epsilon "
-        "| devices that beat alone without noise |",
+        "| devices: beat alone without noise / near the fleet without |",
         "|---|---|---|---|---|---|---|",
         f"| no privacy | | | {_cell(table.of('together'))} | {_cell(table.of('attacked'))} "
         f"| {_cell(table.of('alone'))} | |",
@@ -149,7 +149,8 @@ def _device(table: Table) -> list[str]:
         )
     text = (
         "The last columns are the break-even: how many devices, publishing so often, would be as "
-        "good as one alone without noise / come within 5 points of the fleet without noise."
+        "good as one alone without noise / come within 5 points of the fleet without noise. The "
+        "last column of the first table says the same."
     )
     told = [
         sentence(epsilon, task, _mean(found), _mean(free), _mean(table.of("alone")))
