@@ -7,6 +7,7 @@ honest device that may sign must soon merge again, as well as its rule promises.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gossipfl.aggregation.rules import fits
 from gossipfl.config import PACES, NodeSettings
@@ -41,7 +42,7 @@ from sim.plan import (
     Sleep,
     kind_of,
 )
-from sim.scene import Every, Scene, Setup
+from sim.scene import Every, Grouping, Scene, Setup
 from sim.slander import Flooder, Forger, Framer, Frozen, NotANumber, Slanderer, Tamperer
 from sim.world import PORT
 
@@ -74,6 +75,8 @@ LIARS: dict[str, Callable[[int], Adversary]] = {
 }
 
 
+GROUPING = Grouping(size=4, train_s=4, step_s=2, attempts=2)
+WINDOWS = 2  # that a history with group sums goes on after its faults
 FORKERS = frozenset({"fork", "odd_even", "odd_even_withheld"})
 
 
@@ -101,6 +104,7 @@ def scene_of(plan: Plan, extra: Sequence[Checker] = ()) -> Scene:
         alpha=plan.alpha,
         rule=plan.rule,
         policy={"privacy": privacy} if privacy is not None else {},
+        sums=replace(GROUPING, size=plan.sums) if plan.sums else None,
     )
     checkers = all_checkers()
     pulled = next(checker for checker in checkers if isinstance(checker, Pulled))
@@ -273,6 +277,10 @@ class History:
         scene.start()
         world.run_for(self.plan.faulty_s + SETTLING_S)
         self._repair()
+        if self.plan.sums:  # one group below t may last; what is asked is that nothing leaks
+            world.run_for(WINDOWS * GROUPING.window_s)
+            world.finish()
+            return
         able = self.able()
         goals = [(d, scene.view(d).merges + MERGES) for d in able]
         if self._is_enough(len(able)):

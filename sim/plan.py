@@ -15,6 +15,12 @@ import msgspec
 from msgspec import Meta, structs
 
 from gossipfl.memory import StoreFault
+from sim.focuses import BUDGETS as BUDGETS
+from sim.focuses import FOCUSES as FOCUSES
+from sim.focuses import LIARS as LIARS
+from sim.focuses import RULES as RULES
+from sim.focuses import USUAL as USUAL
+from sim.focuses import Focus as Focus
 
 FAULTY_S = 45.0  # virtual seconds with faults: 15 demo rounds
 FAULTS_MAX = 12  # guess: more of them only hide each other
@@ -157,6 +163,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     faulty_s: Seconds = FAULTY_S
     budget: Annotated[int, Meta(ge=0, le=10_000)] = 0
     """publications that the policy's privacy budget pays for; 0: no privacy"""
+    sums: Annotated[int, Meta(ge=0, le=16)] = 0
+    """size of the groups that sum; 0: each publishes its own model"""
     faults: tuple[Fault, ...] = ()
 
     @property
@@ -228,53 +236,6 @@ KINDS: dict[str, Draw] = {
     "revoke": _revoke,
 }
 
-USUAL = (
-    *("crash", "crash", "crash", "disk", "disk", "disk", "partition", "one_way", "sleep"),
-    *("clock_jump", "restore", "restore", "move", "stop", "reinstall", "new_run", "revoke"),
-)
-"""How often each kind is drawn: crashes and disks most, they are where state is lost."""
-
-LIARS = (
-    *("fork", "odd_even_withheld", "odd_even", "foe", "not_a_number", "silent", "half_silent"),
-    *("stale_replay", "bit_flipper", "forger", "framer", "slanderer", "flooder", "frozen"),
-    "tamperer",
-)
-RULES = ("nna", "nna", "median", "trimmed_mean", "mean")
-
-
-class Focus(msgspec.Struct, frozen=True):
-    """What plans are drawn from. The default is everything."""
-
-    kinds: tuple[str, ...] = USUAL
-    liars: tuple[str, ...] = LIARS
-    liars_min: int = 0
-    faults_min: int = 0
-    rules: tuple[str, ...] = RULES
-    private: float = 0.0  # share of plans under a policy with privacy
-
-
-BUDGETS = (6, 12, 1_000)
-"""Publications: some are spent in the middle of the faults, some after them, some never."""
-
-FOCUSES: dict[str, Focus] = {
-    "any": Focus(private=0.125),
-    "privacy": Focus(
-        kinds=(
-            *("restore", "restore", "reinstall", "reinstall", "disk", "disk", "crash", "crash"),
-            *("stop", "partition", "sleep", "new_run"),
-        ),
-        faults_min=2,
-        private=1.0,
-    ),
-    # trust.md: equivocation with restores, re-installs and doubtful commits among the faults.
-    "equivocation": Focus(
-        kinds=("restore", "restore", "reinstall", "disk", "disk", "crash", "stop", "partition"),
-        liars=("fork", "odd_even", "odd_even_withheld"),
-        liars_min=1,
-        faults_min=2,
-    ),
-}
-
 
 def draw_plan(seed: int, focus: Focus | None = None) -> Plan:
     """The plan of one seed: always the same."""
@@ -301,6 +262,8 @@ def draw_plan(seed: int, focus: Focus | None = None) -> Plan:
         wall_skew_s=draw.choice((1.0, 300.0)),
     )
     plan = structs.replace(plan, faults=_faults(draw, plan, focus))
+    if focus.sums:
+        plan = structs.replace(plan, sums=focus.sums, wall_skew_s=1.0)
     # Drawn last: whatever is private, the rest of a seed's plan stays what it was.
     return _private(draw, plan) if draw.random() < focus.private else plan
 

@@ -34,7 +34,7 @@ def add_soak(words: Any) -> None:
     many.add_argument("--workers", type=int, default=1, help="processes to spread the seeds over")
     many.add_argument(
         "--focus",
-        choices=("any", "equivocation", "privacy"),
+        choices=("any", "equivocation", "privacy", "sums"),
         default="any",
         help="what the histories are drawn from",
     )

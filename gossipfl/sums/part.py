@@ -67,8 +67,9 @@ class GroupSums:
         return self._core.clock.exact(self._core.now)
 
     def _at(self, time: float) -> float:
-        """The monotonic instant of a fleet time."""
-        return self._core.now + max(0.0, time - self._time()) + SLACK_S
+        """The monotonic instant of a fleet time, a window from now at most: clocks get set."""
+        longest = self.schedule.window_s if self.schedule is not None else 0
+        return self._core.now + min(max(0.0, time - self._time()), longest) + SLACK_S
 
     def _window_groups(self, schedule: Schedule) -> tuple[tuple[bytes, ...], ...]:
         if self._groups[0] != self._window:
@@ -84,12 +85,11 @@ class GroupSums:
         if core.budget.must_wait():
             core.rounds.next_at = math.inf  # the accountant's answer wakes us
             return
-        if self._since is None:
-            self._since = time
+        self._set_right(schedule, time)
         window = schedule.window(time)
-        if window is None or window <= self._window or window < self._since:
+        if window is None or window <= self._window or window < (self._since or 0.0):
             self.why_not = "waits for the next window" if self._window == 0 else self.why_not
-            core.rounds.next_at = self._at(max(schedule.next_window(time), self._window))
+            core.rounds.next_at = self._at(schedule.next_window(time))
             return
         self._window, self._hidden = window, None
         core.refused.clear()
@@ -101,6 +101,16 @@ class GroupSums:
         self.turns.window(schedule, window)
         if not self.why_not:
             self._train()
+
+    def _set_right(self, schedule: Schedule, time: float) -> None:
+        """The first window that may be entered; and if the clock was ahead and came back, that what
+        it had begun is no more. What was entered then stays in the journal: until that time comes,
+        this device only listens."""
+        later = time + schedule.window_s
+        if self._since is None or self._since > later:
+            self._since = time
+        if self._window > later:
+            self._window = 0
 
     def _reason(self, schedule: Schedule, window: int, time: float) -> str:
         """Why there is no part to take in this window's sums, or ""."""
@@ -147,6 +157,10 @@ class GroupSums:
             return
         if schedule is None:
             core.cycle.end("the policy has no group sums any more")
+            return
+        if self._window > self._time() + schedule.window_s:
+            self.turns.drop()
+            core.cycle.end("the clock went back: this window is still to come")
             return
         count = core.job.layout.count if core.job.layout is not None else 0
         match self.turns.advance(self._hidden, count, self._time()):

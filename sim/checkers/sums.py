@@ -162,6 +162,8 @@ class OneWordInSums(Checker):
             self._on_reveal(device, message)
 
     def _on_reveal(self, device: SimDevice, message: SumReveal) -> None:
+        if message.seed:
+            self._note(device, message.attempt + bytes([self._place(message)]), b"seed")
         for dealer, share in enumerate(message.shares):
             key = message.attempt + bytes([dealer])
             dealt = self._marks.get(key)
@@ -170,10 +172,21 @@ class OneWordInSums(Checker):
             what = _what(message, dealer, share, dealt)
             if what is None:
                 continue
-            before = self._revealed.get(key)
-            if before is not None and before != what:
-                raise self.broken(f"device {device.index}: both secrets of a member are revealed")
-            self._revealed.put(key, what)
+            self._note(device, key, what)
+
+    def _place(self, message: SumReveal) -> int:
+        """Of the member that reveals; 16 is nobody's."""
+        for place in range(16):
+            dealt = self._marks.get(message.attempt + bytes([place]))
+            if isinstance(dealt, SumShares) and dealt.device == message.device:
+                return place
+        return 16
+
+    def _note(self, device: SimDevice, key: bytes, what: bytes) -> None:
+        before = self._revealed.get(key)
+        if before is not None and before != what:
+            raise self.broken(f"device {device.index}: both secrets of a member are revealed")
+        self._revealed.put(key, what)
 
 
 def _what(message: SumReveal, dealer: int, share: bytes, dealt: SumShares) -> bytes | None:

@@ -14,13 +14,14 @@ from sim.mutants.bytes import BYTES
 from sim.mutants.ledger import LEDGER
 from sim.mutants.rounds import ROUNDS
 from sim.mutants.state import STATE
+from sim.mutants.sums import SUMS
 from sim.mutate import mutated
 from sim.plan import Plan, draw_plan
 from sim.soak import Failure, play
 
 SEEDS_MAX = 500  # design: each is found within so many
 
-MUTANTS: tuple[Mutant, ...] = (*BYTES, *STATE, *ROUNDS, *LEDGER)
+MUTANTS: tuple[Mutant, ...] = (*BYTES, *STATE, *ROUNDS, *LEDGER, *SUMS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ data = "blobs"
 
 
 HAPPENS = {
+    "group_sum": {"crash"},
     "churn": {"crash", "leave"},
     "partition_heal": {"partition"},
     "handoff": {"move"},
