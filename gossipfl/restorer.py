@@ -126,11 +126,14 @@ class Restorer:
     def _is_doubtful(self) -> bool:
         """May we have signed more than disk and peers say? Numbers are plenty: then leave some out.
 
-        Too few answers, nobody who held a head of ours, or a disk that is older than a restart
-        takes: an old copy, or a device that was off for long.
+        Not everybody has answered, nobody held a head of ours, or the disk is older than a restart
+        takes: an old copy, or a device that was off for long. A copy may be a second old, and the
+        heads of that second with one peer only: k answers are enough to go on, not to be sure.
         """
         core = self._core
-        few = sum(self._asked.values()) < self._needed_at_first(RECONCILE_PEERS)
+        policy = core.job.policy
+        others = policy.n - 1 if policy is not None else RECONCILE_PEERS
+        few = sum(self._asked.values()) < others
         old = core.time() - core.own.issued > max(
             2 * core.pace.round_interval_s, core.pace.round_deadline_s
         )

@@ -352,6 +352,30 @@ def test_a_wiped_device_asks_all_who_are_there_not_just_a_majority() -> None:
     table.until(lambda: me.node.view().seq > RESTORE_SKIP, 120.0)
 
 
+def test_a_copy_of_the_disk_a_second_old_signs_no_number_again() -> None:
+    """The three that answer first saw none of what was signed in that second; the fourth did."""
+    table = Table(n=6)
+    me = table.device()
+    others = [table.puppet() for _ in range(5)]
+    for other in others:
+        other.publish()
+    table.employ()
+    table.introduce(*others)
+    table.until(lambda: me.node.view().seq >= 2, 200.0)
+    copy, old, seq = me.store.copy(), me.node.shelf.head(None), me.node.view().seq
+    assert old is not None
+    for other in others:
+        other.heads[me.id] = old.envelope
+    table.until(lambda: me.node.view().seq > seq, 60.0)
+    newest = me.node.view().seq
+    me.effects.clear()
+    table.restart(me, copy)
+    table.employ()
+    table.introduce(*others[:3])
+    table.until(lambda: signed(me), 60.0)
+    assert min(signed(me)) > newest
+
+
 def test_two_that_stall_in_turns_do_not_keep_a_restarted_device_from_publishing() -> None:
     """One of them always had a request open, so that never all who were asked had answered."""
     table = Table(n=7)
