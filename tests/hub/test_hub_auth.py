@@ -34,6 +34,7 @@ from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.auth.tokens import ACCESS_S, Tokens
 from gossipfl.hub.database import Database, open_database
 from gossipfl.hub.rest.access import Role
+from gossipfl.hub.rest.problems import Problem
 
 ME = "/api/v1/auth/me"
 API = "/api/v1/auth"
@@ -291,6 +292,20 @@ async def test_refresh_tokens_work_once_and_a_reused_one_ends_the_session(
     assert await status_of(client, second["access_token"]) == 401
     mine = await client.post(f"{API}/refresh", json={"refresh_token": second["refresh_token"]})
     assert mine.status == 401
+
+
+@pytest.mark.parametrize("secret", ["aaaaaaaaaaaaaaaa", "", "a.b", "a." + "0" * 32, "\udcff", "\0"])
+async def test_who_knows_a_session_by_its_access_token_alone_cannot_end_it(
+    auth: Auth, client: Client, secret: str
+) -> None:
+    await user(auth, "ann", Role.OPERATOR)
+    pair = await (await login(client, "ann")).json()
+    family = jwt.decode(pair["access_token"], options={"verify_signature": False})["family"]
+    with pytest.raises(Problem):
+        await auth.sessions.refresh(f"{family}.{secret}")
+    assert await status_of(client, pair["access_token"]) == 200
+    mine = await client.post(f"{API}/refresh", json={"refresh_token": pair["refresh_token"]})
+    assert mine.status == 200
 
 
 async def test_a_refresh_token_ends_too(auth: Auth, client: Client, clock: Clock) -> None:

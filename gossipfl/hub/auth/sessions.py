@@ -8,6 +8,7 @@ a quarter of an hour at most, so a revocation has to be remembered for no longer
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
 import secrets
 from collections.abc import Callable, Mapping
@@ -67,7 +68,8 @@ class Sessions:
     ) -> Pair:
         """A new session; the oldest ones of the same subject end if there are too many."""
         now = int(self._clock())
-        family, secret = secrets.token_hex(16), secrets.token_urlsafe(SECRET_BYTES)
+        family = secrets.token_hex(16)
+        secret = self._secret(family)
         async with self._database.transaction() as transaction:
             await transaction.execute("DELETE FROM auth_sessions WHERE expires <= ?", now)
             rows = await transaction.rows(
@@ -96,11 +98,12 @@ class Sessions:
     async def refresh(self, token: str, *, has_csrf: bool = False) -> Pair:
         """The next pair of the session that this is the newest refresh token of.
 
-        Raises Problem 401; an older one of a session that goes on ends that session.
+        Raises Problem 401; an older one of a session that goes on ends that session. What was
+        never issued ends nothing: the family's id is in every access token, for many to read.
         """
         now = int(self._clock())
-        family, _, shown = token[:TOKEN_CHARS_MAX].partition(".")
-        secret = secrets.token_urlsafe(SECRET_BYTES)
+        family, shown = _parts(token)
+        secret = self._secret(family)
         reused = False
         async with self._database.transaction() as transaction:
             # One statement decides, so that of two who show the same token one gets nothing.
@@ -112,7 +115,7 @@ class Sessions:
                 _digest(shown),
                 now,
             )
-            if row is None:
+            if row is None and self._is_ours(family, shown):
                 known = await transaction.row(
                     "SELECT ended FROM auth_sessions WHERE family = ? AND expires > ?", family, now
                 )
@@ -130,6 +133,15 @@ class Sessions:
         access = self._tokens.mint(row["subject"], role, family, now, labels, csrf)
         return Pair(access, f"{family}.{secret}", csrf=csrf)
 
+    def _secret(self, family: str) -> str:
+        random = secrets.token_urlsafe(SECRET_BYTES)
+        return f"{random}.{self._tokens.seal(f'{family}.{random}')}"
+
+    def _is_ours(self, family: str, secret: str) -> bool:
+        """Whether it was issued for this family, at whatever time and by whatever instance."""
+        random, _, seal = secret.partition(".")
+        return hmac.compare_digest(seal.encode(), self._tokens.seal(f"{family}.{random}").encode())
+
     # --- ending ----------------------------------------------------------------------------
 
     async def end(self, family: str, why: str = "logged out") -> None:
@@ -140,7 +152,7 @@ class Sessions:
 
     async def end_of_token(self, token: str) -> None:
         """The session of a refresh token, if it is the newest. Says nothing of whether it was."""
-        family, _, shown = token[:TOKEN_CHARS_MAX].partition(".")
+        family, shown = _parts(token)
         async with self._database.transaction() as transaction:
             row = await transaction.row(
                 "SELECT family FROM auth_sessions WHERE family = ? AND secret = ?",
@@ -218,6 +230,16 @@ class Sessions:
                 int(self._clock()),
             )
         self._revoked = {(row["kind"], row["value"]): row["at"] for row in rows}
+
+
+def _parts(token: str) -> tuple[str, str]:
+    """(family, secret), both empty if no refresh token of ours is made of such characters: a
+    cookie may bring any bytes, and a store takes text alone."""
+    shown = token[:TOKEN_CHARS_MAX]
+    if not (shown.isascii() and shown.isprintable()):
+        return "", ""
+    family, _, secret = shown.partition(".")
+    return family, secret
 
 
 def _digest(secret: str) -> str:

@@ -7,6 +7,7 @@ in it; see `sessions`.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,17 @@ class Tokens:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self._public = self._key.public_key()
         self._audience = audience
+        self._seed = seed
+
+    def seal(self, text: str) -> str:
+        """128 bits in hex that only who has the seed can make (keyed BLAKE2b, RFC 7693)."""
+        found = hashlib.blake2b(
+            f"{self._audience}.{text}".encode(),
+            digest_size=16,
+            key=self._seed,
+            person=b"gossipfl refresh",
+        )
+        return found.hexdigest()
 
     def mint(
         self,
