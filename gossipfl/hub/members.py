@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError
+from gossipfl.hub.database import Transaction
+from gossipfl.hub.fleet.census import SHUT_OUT
 from gossipfl.hub.hub import Hub
 from gossipfl.membership import prove_member
 from gossipfl.messages import Role
 from gossipfl.net.tls import Leaf
-
-SHUT_OUT = frozenset({"revoked", "condemned"})
 
 
 class FleetMembers:
@@ -41,3 +41,12 @@ class FleetMembers:
         if row is not None and row["state"] in SHUT_OUT:
             return None
         return member.device
+
+    async def is_out(self, transaction: Transaction, subject: str) -> bool:
+        """Whether a device, or a client of star mode, was shut out. `subject`: its id in hex."""
+        state = await transaction.row(
+            "SELECT state FROM fleet_devices WHERE device = ?", bytes.fromhex(subject)
+        )
+        client = await transaction.row("SELECT blocked FROM star_clients WHERE client = ?", subject)
+        is_blocked = client is not None and bool(client["blocked"])
+        return is_blocked or (state is not None and state["state"] in SHUT_OUT)

@@ -11,7 +11,7 @@ from gossipfl.hub.auth.authenticator import TokenAuthenticator
 from gossipfl.hub.auth.sessions import Sessions
 from gossipfl.hub.auth.tokens import Tokens
 from gossipfl.hub.auth.users import Users
-from gossipfl.hub.database import Database
+from gossipfl.hub.database import Database, Transaction
 from gossipfl.hub.rest.problems import too_many
 from gossipfl.net.tls import Leaf
 
@@ -27,6 +27,10 @@ class Members(Protocol):
 
     async def device(self, member_object: bytes, leaf: Leaf) -> bytes | None:
         """The device's id, if it may speak to us now over a connection with this certificate."""
+        ...
+
+    async def is_out(self, transaction: Transaction, subject: str) -> bool:
+        """Whether a device, or a client of star mode, was shut out. `subject`: its id in hex."""
         ...
 
 
@@ -45,7 +49,8 @@ class Auth:
         log_n: int = passwords.LOG_N,
     ) -> None:
         self.users = Users(database, clock, log_n)
-        self.sessions = Sessions(database, Tokens(seed, audience), clock, monotonic)
+        is_out = members.is_out if members is not None else None
+        self.sessions = Sessions(database, Tokens(seed, audience), clock, monotonic, is_out)
         self.authenticator = TokenAuthenticator(self.sessions)
         self.members = members
         self._monotonic = monotonic

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -39,7 +39,8 @@ class Pair:
 
 
 class Sessions:
-    """`clock` gives seconds since the epoch, `monotonic` seconds of no special beginning."""
+    """`clock` gives seconds since the epoch, `monotonic` seconds of no special beginning;
+    `device_is_out(transaction, subject)` says whether a device was shut out."""
 
     def __init__(
         self,
@@ -47,11 +48,13 @@ class Sessions:
         tokens: Tokens,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        device_is_out: Callable[[Transaction, str], Awaitable[bool]] | None = None,
     ) -> None:
         self._database = database
         self._tokens = tokens
         self._clock = clock
         self._monotonic = monotonic
+        self._device_is_out = device_is_out
         self._revoked: dict[tuple[str, str], int] = {}  # (kind, value) -> until when it was issued
         self._loaded_at = -math.inf
 
@@ -66,11 +69,16 @@ class Sessions:
         lasts_s: int = REFRESH_S,
         has_csrf: bool = False,
     ) -> Pair:
-        """A new session; the oldest ones of the same subject end if there are too many."""
+        """A new session; the oldest ones of the same subject end if there are too many.
+
+        Raises Problem 401 if the subject was shut out since it proved who it is.
+        """
         now = int(self._clock())
         family = secrets.token_hex(16)
         secret = self._secret(family)
         async with self._database.transaction() as transaction:
+            if await self._is_out(transaction, subject, role):
+                raise unauthorised("this user or device was shut out")
             await transaction.execute("DELETE FROM auth_sessions WHERE expires <= ?", now)
             rows = await transaction.rows(
                 "SELECT family FROM auth_sessions WHERE subject = ? AND ended = ''"
@@ -104,7 +112,7 @@ class Sessions:
         now = int(self._clock())
         family, shown = _parts(token)
         secret = self._secret(family)
-        reused = False
+        reused = is_out = False
         async with self._database.transaction() as transaction:
             # One statement decides, so that of two who show the same token one gets nothing.
             row = await transaction.row(
@@ -122,16 +130,29 @@ class Sessions:
                 reused = known is not None and not known["ended"]
                 if reused:
                     await self._end(transaction, family, "an old refresh token was shown")
+            elif row is not None:
+                is_out = await self._is_out(transaction, row["subject"], Role(row["role"]))
+                if is_out:
+                    await self._end(transaction, family, "shut out")
         if reused:
             self._forget()
             raise unauthorised("this refresh token was used before: the session has ended")
-        if row is None:
+        if row is None or is_out:
             raise unauthorised("this refresh token is not known, or its session has ended")
         labels = msgspec.json.decode(row["labels"], type=dict[str, str])
         csrf = secrets.token_urlsafe(16) if has_csrf else ""
         role = Role(row["role"])
         access = self._tokens.mint(row["subject"], role, family, now, labels, csrf)
         return Pair(access, f"{family}.{secret}", csrf=csrf)
+
+    async def _is_out(self, transaction: Transaction, subject: str, role: Role) -> bool:
+        """Whether it was disabled, blocked or revoked, as of this transaction."""
+        if role is Role.DEVICE:
+            return self._device_is_out is not None and await self._device_is_out(
+                transaction, subject
+            )
+        row = await transaction.row("SELECT disabled FROM auth_users WHERE name = ?", subject)
+        return row is not None and bool(row["disabled"])
 
     def _secret(self, family: str) -> str:
         random = secrets.token_urlsafe(SECRET_BYTES)
@@ -167,39 +188,17 @@ class Sessions:
         """Every session of a subject. `is_out`: it was disabled or blocked, so that what another
         instance begins for it at this instant ends too."""
         async with self._database.transaction() as transaction:
-            rows = await transaction.rows(
-                "SELECT family FROM auth_sessions WHERE subject = ? AND ended = '' LIMIT 1000",
-                subject,
-            )
-            for row in rows:
-                await self._end(transaction, row["family"], why)
-            if is_out:
-                await self._revoke(transaction, "subject", subject)
+            await end_sessions(transaction, subject, why, int(self._clock()), is_out=is_out)
         self._forget()
 
     async def revoke_token(self, claims: Claims) -> None:
         """One access token."""
         async with self._database.transaction() as transaction:
-            await self._revoke(transaction, "token", claims.token)
+            await _revoke(transaction, "token", claims.token, int(self._clock()))
         self._forget()
 
     async def _end(self, transaction: Transaction, family: str, why: str) -> None:
-        await transaction.execute(
-            "UPDATE auth_sessions SET ended = ? WHERE family = ? AND ended = ''", why, family
-        )
-        await self._revoke(transaction, "family", family)
-
-    async def _revoke(self, transaction: Transaction, kind: str, value: str) -> None:
-        now = int(self._clock())
-        await transaction.execute("DELETE FROM auth_revocations WHERE expires <= ?", now)
-        await transaction.execute(
-            "INSERT INTO auth_revocations (kind, value, at, expires) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (kind, value) DO UPDATE SET at = excluded.at, expires = excluded.expires",
-            kind,
-            value,
-            now,
-            now + ACCESS_S + LEEWAY_S,
-        )
+        await _end(transaction, family, why, int(self._clock()))
 
     def _forget(self) -> None:
         """What was committed just now counts here with the next request."""
@@ -230,6 +229,38 @@ class Sessions:
                 int(self._clock()),
             )
         self._revoked = {(row["kind"], row["value"]): row["at"] for row in rows}
+
+
+async def end_sessions(
+    transaction: Transaction, subject: str, why: str, now: int, *, is_out: bool
+) -> None:
+    """Every session of a subject; `is_out` as at `Sessions.end_all`. `now`: seconds since 1970."""
+    rows = await transaction.rows(
+        "SELECT family FROM auth_sessions WHERE subject = ? AND ended = '' LIMIT 1000", subject
+    )
+    for row in rows:
+        await _end(transaction, row["family"], why, now)
+    if is_out:
+        await _revoke(transaction, "subject", subject, now)
+
+
+async def _end(transaction: Transaction, family: str, why: str, now: int) -> None:
+    await transaction.execute(
+        "UPDATE auth_sessions SET ended = ? WHERE family = ? AND ended = ''", why, family
+    )
+    await _revoke(transaction, "family", family, now)
+
+
+async def _revoke(transaction: Transaction, kind: str, value: str, now: int) -> None:
+    await transaction.execute("DELETE FROM auth_revocations WHERE expires <= ?", now)
+    await transaction.execute(
+        "INSERT INTO auth_revocations (kind, value, at, expires) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (kind, value) DO UPDATE SET at = excluded.at, expires = excluded.expires",
+        kind,
+        value,
+        now,
+        now + ACCESS_S + LEEWAY_S,
+    )
 
 
 def _parts(token: str) -> tuple[str, str]:

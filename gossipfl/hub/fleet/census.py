@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gossipfl.holdings import Holdings
+from gossipfl.hub.auth.sessions import end_sessions
 from gossipfl.hub.database import Database, Value
 from gossipfl.identity import device_name
 from gossipfl.view import PeerView, View
 from gossipfl.wire import encode
 
+SHUT_OUT = frozenset({"revoked", "condemned"})
+"""States of a device that has no more business here: its sessions at the API end."""
 _UPSERT = (
     "INSERT INTO fleet_devices (device, role, state, why, seq, round, receipts, seen, reputation, "
     "head, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET "
@@ -42,8 +45,20 @@ class Census:
         if changed:
             async with self._database.transaction() as transaction:
                 await transaction.many(_UPSERT, [(d, *row) for d, row in changed.items()])
+                for device in self._newly_out(changed):
+                    await end_sessions(
+                        transaction, device.hex(), "shut out", self._clock(), is_out=True
+                    )
             self._written |= changed
         return len(changed)
+
+    def _newly_out(self, changed: dict[bytes, tuple[Value, ...]]) -> list[bytes]:
+        before = {device: row[1] for device, row in self._written.items()}
+        return [
+            device
+            for device, row in changed.items()
+            if row[1] in SHUT_OUT and before.get(device) not in SHUT_OUT
+        ]
 
     def _rows(self) -> dict[bytes, tuple[Value, ...]]:
         found, view = self._holdings(), self._view()
