@@ -26,8 +26,8 @@ class Limits:
     ride_bytes: int = 256 * KIB  # an update up to this size rides in its head's answer (measured:
     # docs/decisions/0002-update-rides-in-head.md)
     chain: int = 64  # protocol K: heads walked back, kept and compared per device
-    chain_fetches_per_round: int = 4  # bounds what a gap costs; measured on 30 and 40 devices: with
-    # 8, and 4 receipts back, a fork is proven no sooner, since requests wait for each other
+    chain_fetches_per_round: int = 8  # guess: bounds what a gap can cost us; with 4, and 2 receipts
+    # back, halves of a fleet did not agree again after a partition
     pulls_out: int = 4  # protocol: object transfers out at once
     pulls_queued: int = 256  # guess: more is dropped, newest first
     heads_out: int = 128  # head requests out at once: small, may be waiting on the server; a round
@@ -51,7 +51,7 @@ class Limits:
     evidence_fetches_per_round: int = 2  # protocol, per peer; of revocation lists as many
     pages_per_round: int = 8  # guess: pages of a long list fetched per peer: at most 4 MiB
     receipt_peers_per_round: int = 2  # protocol "a few random peers"
-    receipt_walk: int = 2  # receipts read back per peer and round: measured, as above
+    receipt_walk: int = 4  # receipts read back per peer and round: as above
     updates_kept: int = 3  # protocol: own updates kept
     cache_bytes: int = 8 * MIB  # others' objects kept in memory to serve: a tenth of an idle agent
     transfer_bytes: int = 64 * MIB  # being read from disk to serve, or half received: as a bundle

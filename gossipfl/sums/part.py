@@ -17,7 +17,7 @@ from gossipfl.groups import shamir
 from gossipfl.groups.schedule import Schedule
 from gossipfl.messages import SumRef, UpdateRef
 from gossipfl.objects import digest
-from gossipfl.privacy import GroupSum, Hidden, Summed
+from gossipfl.privacy import OFF, GroupSum, Hidden, Summed
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.rounds import Phase, Received, Step
 from gossipfl.sums.exchange import Exchange
@@ -140,7 +140,7 @@ class GroupSums:
         core, job = self._core, self._core.job
         if problem:
             core.notice(Topic.PRIVACY, f"training failed, noise goes in: {problem}", warning=True)
-        refused = core.budget.refused(model.noised) if model.noised is not None else ""
+        refused = self._refused(model)
         if refused or job.layout is None or model.vector.shape != (job.layout.count,):
             core.cycle.end(f"takes no part in the sum: {refused or 'a model of another shape'}")
             return
@@ -186,13 +186,22 @@ class GroupSums:
 
     # --- masks on, masks off -----------------------------------------------------------------
 
+    def _refused(self, model: Hidden) -> str:
+        """Why this model may not be masked under the policy in force; "": it may."""
+        budget = self._core.budget
+        if model.noised is not None:
+            return budget.refused(model.noised)
+        if budget.protection != OFF:
+            return "it was trained before the policy asked for noise"
+        return ""
+
     def masked(self, event: SumMasked) -> None:
         core, model = self._core, self._hidden
         if model is None or not self.turns.expects(event.job):
             return
+        if self._refused(model):
+            return  # the policy changed: this attempt goes on without us
         if model.noised is not None:
-            if core.budget.refused(model.noised):
-                return  # the policy changed: this attempt goes on without us
             core.budget.enter(model.noised, event.name)
         self.turns.masked(event)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from gossipfl.codecs import encode_update
 from gossipfl.errors import Fault, PeerError
-from gossipfl.events import Commit, StartMerge, SumMasked, SumUncover
+from gossipfl.events import Commit, StartMerge, SumMasked, SumUncover, TrainingFinished
 from gossipfl.groups.messages import (
     TYPES,
     Message,
@@ -28,9 +30,11 @@ from gossipfl.groups.messages import (
 from gossipfl.groups.sealing import KEY_BYTES
 from gossipfl.groups.steps import Lie
 from gossipfl.objects import digest
-from gossipfl.privacy import Summed, summed
+from gossipfl.privacy import Hidden, Summed, summed
 from gossipfl.privacy.entries import Released, parse_entry
 from gossipfl.wire import decode, open_envelope
+from gossipfl.work import local_step
+from tests.core import harness
 from tests.core.harness import Device
 from tests.core.sumkit import Summing, heads, objects, says, words
 
@@ -218,6 +222,25 @@ def test_noise_beside_the_sum_is_spent_before_anything_leaves() -> None:
         assert out <= names, "a masked vector left that is in no ledger"
     mean = np.mean([t[0] for t in table.trained.values()], axis=0)
     assert not near(table.devices[0], mean)
+
+
+def test_what_was_trained_before_the_policy_asked_for_noise_is_not_masked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The new policy is in force when a model without noise comes from the old one's job."""
+
+    def before_noise(*asked: Any) -> Any:
+        answer = local_step(*asked)
+        assert isinstance(answer, TrainingFinished)
+        assert isinstance(answer.model, Hidden)
+        return replace(answer, model=Hidden(answer.model.vector))
+
+    monkeypatch.setattr(harness, "local_step", before_noise)
+    table = Summing(budget={"epsilon": 8.0, "clip": 1.0, "z": 4.0})
+    table.advance(4 * table.window_s)
+    for device in table.devices:
+        assert "before the policy asked for noise" in notices(device)
+        assert not any(len(data) == 24 for c in device.sent(Commit) for _, data in c.batch.objects)
 
 
 def test_a_spent_budget_takes_a_device_out_of_the_sums_and_not_out_of_the_merges() -> None:

@@ -15,6 +15,7 @@ from pagekit import kept, sighted, story
 from pageserver import Served, served
 
 from gossipfl.audit.notes import log_key
+from gossipfl.hub.auth.authenticator import COOKIE
 from gossipfl.hub.database import open_database
 from gossipfl.hub.page.auditing import Forged, Place, follow
 from gossipfl.hub.page.guests import Guests
@@ -72,6 +73,22 @@ async def test_a_form_signs_in_and_out(tmp_path: Path) -> None:
         assert out.status == 303
         again = await http.get(hub.url, headers=HTML, allow_redirects=False)
         assert again.status == 303
+
+
+async def test_signing_out_needs_no_token_that_holds_and_ends_the_session_behind_it(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path, story()) as hub, session() as http:
+        rubbish = {"Cookie": f"{COOKIE}=abc"}
+        out = await http.post(f"{hub.url}/logout", data={}, headers=rubbish, allow_redirects=False)
+        assert out.status == 303
+        await sign_in(http, hub)
+        hub.clock.now += 3_600  # the access token has ended, the session has not
+        kept = {c.key: c.value for c in http.cookie_jar}
+        await http.post(f"{hub.url}/logout", data={}, allow_redirects=False)
+        http.cookie_jar.update_cookies(kept)
+        answer = await http.get(hub.url, headers=HTML)
+        assert answer.url.path == "/login"
 
 
 async def test_a_session_whose_token_has_ended_goes_on(tmp_path: Path) -> None:

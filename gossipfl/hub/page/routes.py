@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -15,6 +16,7 @@ from gossipfl.hub.auth.authenticator import COOKIE, require_own_origin
 from gossipfl.hub.auth.messages import LinkUse, Login
 from gossipfl.hub.auth.routes import REFRESH_COOKIE, AuthApi
 from gossipfl.hub.auth.service import Auth
+from gossipfl.hub.auth.tokens import TokenError
 from gossipfl.hub.page import compose
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.guests import GUEST
@@ -234,11 +236,13 @@ class PageApi:
         require_own_origin(call.request)
         cookie = call.request.cookies.get(COOKIE)
         if cookie is not None:
-            try:
+            # What is no token, or has ended already, is nothing to end.
+            with suppress(Problem, TokenError):
                 claims = await self._auth.sessions.check(cookie)
                 await self._auth.sessions.end(claims.family)
-            except (Problem, ValueError):
-                pass  # it has ended already
+        refresh = call.request.cookies.get(REFRESH_COOKIE)
+        if refresh is not None:  # it outlives the other cookie
+            await self._auth.sessions.end_of_token(refresh)
         response = web.Response(status=303, headers={**HEADERS, "Location": "/login"})
         for name in (COOKIE, REFRESH_COOKIE):
             response.del_cookie(name, path="/", secure=True, httponly=True, samesite="Strict")

@@ -47,7 +47,8 @@ class SteeringApi:
                   o.CheckpointView, "Keep a version under a name.", status=201,
                   refusals=(404, 409, 410)),
             Route("POST", f"{checkpoint}/restore", self.restore, OPERATORS, None, m.VersionView,
-                  "Make a checkpoint the global model again, byte for byte."),
+                  "Make a checkpoint the global model again, byte for byte.",
+                  refusals=(404, 409)),
             Route("DELETE", checkpoint, self.drop, OPERATORS, None, None,
                   "Forget a checkpoint; its version is kept as long as others.", status=204),
             Route("GET", f"{API}/storage", self.storage, INSIGHT, None, o.StorageView,
@@ -156,6 +157,9 @@ class SteeringApi:
                 restored = await storage.restore(tx, name, self._star.clock())
         except Conflict:
             raise conflict("a round was merged at this instant; ask again") from None
+        except storage.OtherBundle:
+            what = f"checkpoint {name!r} is of another bundle than the one in force"
+            raise conflict(f"{what}: switch to its bundle first") from None
         if restored is None:
             raise absent(f"there is no checkpoint {name!r}")
         self._star.engine.wake()

@@ -58,11 +58,16 @@ async def drop_checkpoint(tx: Transaction, name: str) -> bool:
     return bool(await tx.execute("DELETE FROM star_checkpoints WHERE name = ?", name))
 
 
+class OtherBundle(Exception):
+    """A checkpoint of another bundle than the one that is trained now."""
+
+
 async def restore(tx: Transaction, name: str, now: float) -> Version | None:
     """A new version with the very bytes of a checkpoint's, or None if there is no such checkpoint.
 
     An open round ends: its updates were trained from another model. Raises Conflict if a version
-    was made at the same instant.
+    was made at the same instant, OtherBundle if the checkpoint is of another job than the one in
+    force: its parameters are others.
     """
     row = await tx.row("SELECT version FROM star_checkpoints WHERE name = ?", name)
     if row is None:
@@ -71,13 +76,14 @@ async def restore(tx: Transaction, name: str, now: float) -> Version | None:
     newest = await books.version(tx)
     if kept is None or kept.body is None or newest is None:
         return None
+    if kept.bundle != newest.bundle:
+        raise OtherBundle(name)
     restored = replace(
         kept,
         number=newest.number + 1,
         parent=kept.number,
         round=newest.round,
         run=newest.run,
-        bundle=newest.bundle,
         origin=f"checkpoint {name}",
         created=now,
         details=Details(),
