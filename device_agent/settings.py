@@ -7,42 +7,13 @@ network, so that `status` can find the socket quickly.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 from gossipfl.config import PACES
-
-PORT_MAX = 65_535
-
-
-@dataclass(frozen=True, slots=True)
-class Doc:
-    """What a person needs to know of one setting, and what is allowed."""
-
-    help: str
-    origin: str  # where the default comes from
-    problem: Callable[[Any], str | None] = lambda _: None  # what is wrong with a value, in words
-    template: object = None  # what `init` shows where the default is empty
-
-
-def _one_of(*allowed: str) -> Callable[[str], str | None]:
-    return lambda value: None if value in allowed else f"allowed: {', '.join(allowed)}"
-
-
-def _between(low: float, high: float) -> Callable[[float], str | None]:
-    return lambda value: None if low <= value <= high else f"allowed: {low:g} to {high:g}"
-
-
-def _addresses(values: tuple[str, ...]) -> str | None:
-    """Each `host:port` or `[IPv6]:port`."""
-    for value in values:
-        host, _, port = value.rpartition(":")
-        bare = host.startswith("[") == host.endswith("]") and (":" not in host or host[:1] == "[")
-        if not (host.strip("[]") and bare and port.isdigit() and 1 <= int(port) <= PORT_MAX):
-            return f"{value!r} is not host:port (IPv6: [host]:port)"
-    return None
+from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +45,7 @@ class NetworkSection:
         Doc(
             "TCP port to listen on. 0 takes any free one. Set it where a firewall must know it.",
             "several daemons on one machine must not collide, and peers learn it by discovery",
-            problem=_between(0, PORT_MAX),
+            problem=between(0, PORT_MAX),
         ),
     ] = 0
     advertise: Annotated[
@@ -82,7 +53,7 @@ class NetworkSection:
         Doc(
             'Addresses that peers are told to use, "host:port".',
             "empty: the addresses of the interfaces in [discovery], with the port above",
-            problem=_addresses,
+            problem=addresses,
             template=("192.0.2.7:7400",),
         ),
     ] = ()
@@ -91,7 +62,7 @@ class NetworkSection:
         Doc(
             'Peers that are always tried, "host:port". They work beside discovery, never instead.',
             "empty: multicast finds the peers; set some where routers drop multicast",
-            problem=_addresses,
+            problem=addresses,
             template=("192.0.2.8:7400", "[2001:db8::9]:7400"),
         ),
     ] = ()
@@ -117,7 +88,7 @@ class PaceSection:
         Doc(
             "How often rounds start: lan 30 s, demo 10x faster, wan 10x slower, none back to back.",
             "protocol",
-            problem=_one_of(*PACES),
+            problem=one_of(*PACES),
         ),
     ] = "lan"
 
@@ -161,19 +132,19 @@ class DataSection:
         Doc(
             "Share of the examples that is held out to measure accuracy. Never trained on.",
             "guess: the usual fifth",
-            problem=_between(0.01, 0.9),
+            problem=between(0.01, 0.9),
         ),
     ] = 0.2
     seed: Annotated[
         int,
-        Doc("Chooses which examples are held out.", "any number does", problem=_between(0, 2**53)),
+        Doc("Chooses which examples are held out.", "any number does", problem=between(0, 2**53)),
     ] = 0
     max_mb: Annotated[
         int,
         Doc(
             "Most memory that the examples may take, in MB.",
             "guess: half of a small board",
-            problem=_between(1, 1_048_576),
+            problem=between(1, 1_048_576),
         ),
     ] = 1_024
 
@@ -200,19 +171,19 @@ class PrivacySection:
             "Most that this device may spend in all. Under a policy without privacy a device that"
             " demands any publishes nothing. 0: what the policy says.",
             "the policy's budget",
-            problem=_between(0.0, 1e3),
+            problem=between(0.0, 1e3),
         ),
     ] = 0.0
     delta_max: Annotated[
         float,
-        Doc("The same for delta. 0: what the policy says.", "policy", problem=_between(0.0, 0.1)),
+        Doc("The same for delta. 0: what the policy says.", "policy", problem=between(0.0, 0.1)),
     ] = 0.0
     z_min: Annotated[
         float,
         Doc(
             "Least noise: if the policy has less, this device adds so much. 0: what it says.",
             "policy",
-            problem=_between(0.0, 1e5),
+            problem=between(0.0, 1e5),
         ),
     ] = 0.0
     unit: Annotated[
@@ -220,7 +191,7 @@ class PrivacySection:
         Doc(
             "device: nothing is published that hides single examples only. Empty: the policy's.",
             "policy",
-            problem=_one_of("", "device", "record"),
+            problem=one_of("", "device", "record"),
         ),
     ] = ""
 
@@ -239,7 +210,7 @@ class LocalSection:
         Doc(
             "Port of /healthz and /metrics on 127.0.0.1. 0: not served.",
             "0: nothing listens that nobody asked for",
-            problem=_between(0, PORT_MAX),
+            problem=between(0, PORT_MAX),
         ),
     ] = 0
 
@@ -251,7 +222,7 @@ class LoggingSection:
         Doc(
             "What is logged.",
             "guess: rounds and refusals, not requests",
-            problem=_one_of("debug", "info", "warning", "error"),
+            problem=one_of("debug", "info", "warning", "error"),
         ),
     ] = "info"
     format: Annotated[
@@ -259,7 +230,7 @@ class LoggingSection:
         Doc(
             "human, journald (<N> prefixes), json, or auto.",
             "auto: journald where it reads stderr, else human",
-            problem=_one_of("auto", "human", "journald", "json"),
+            problem=one_of("auto", "human", "journald", "json"),
         ),
     ] = "auto"
 

@@ -21,7 +21,7 @@ PACKAGES = ("gossipfl", "device_agent", "sim")
 
 # gossipfl.<name> by level. A module imports its own level or lower ones.
 ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
-    ("codes", "errors", "identity", "parameters", "config", "pure", "toml_files"),
+    ("codes", "errors", "identity", "parameters", "config", "pure", "toml_files", "setting_docs"),
     (
         *(
             "messages",

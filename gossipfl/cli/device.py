@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gossipfl.cli.new_config import flags_of, write_new
 from gossipfl.cli.output import Result, palette
 from gossipfl.errors import Exit, UserError
 
@@ -76,7 +77,7 @@ def settings_of(args: Namespace) -> Settings:
     """The settings of the device that is meant. UserError GF101 to GF103."""
     from device_agent.setting_files import load
 
-    flags = _flags(args.set)
+    flags = flags_of(args.set)
     files = list(args.config or [])
     if args.state is not None:
         flags.setdefault("device.state", str(args.state))
@@ -92,37 +93,18 @@ def settings_of(args: Namespace) -> Settings:
     return load(files, flags=flags)
 
 
-def _flags(given: list[str]) -> dict[str, str]:
-    flags = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or "." not in name:
-            raise UserError("GF100", f"--set {text}: SECTION.KEY=VALUE is wanted")
-        flags[name.strip()] = value.strip()
-    return flags
-
-
 def init(args: Namespace) -> Result:
     """The state folder (0700) and a config in which every default says where it comes from."""
     from device_agent.setting_files import load
     from device_agent.setting_template import template
 
     path = args.state / CONFIG
-    flags = _flags(args.set)
+    flags = flags_of(args.set)
     given = load(flags=flags, environment={})
     values = {
         name: _absolute(name, value) for name, value, source in given.items() if source != "default"
     }
-    try:
-        args.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(template(values))
-    except FileExistsError as error:
-        raise UserError(
-            "GF103", f"{path} is there already", "edit it, or move it away to get a fresh one"
-        ) from error
-    except OSError as error:
-        raise UserError("GF103", f"{path}: {error.strerror or error}") from error
+    write_new(path, template(values))
     joined = (args.state / "member").exists()
     steps = [f"gossipfl run --config {path}"]
     if not joined:

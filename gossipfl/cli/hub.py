@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gossipfl.cli.new_config import flags_of, write_new
 from gossipfl.cli.output import Result, line, progress
 from gossipfl.errors import UserError
 
@@ -42,34 +43,15 @@ def _add_set(parser: Any) -> None:
     )
 
 
-def _flags(given: list[str]) -> dict[str, str]:
-    flags = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or "." not in name:
-            raise UserError("GF100", f"--set {text}: SECTION.KEY=VALUE is wanted")
-        flags[name.strip()] = value.strip()
-    return flags
-
-
 def init(args: Namespace) -> Result:
     """The folder (0700) and a config in which every default says where it comes from."""
     from gossipfl.hub.settings import load_settings, template
 
-    flags = _flags(args.set)
+    flags = flags_of(args.set)
     settings = load_settings((), flags)
     given = {name: _value(settings, name) for name in flags}
     path = args.state / CONFIG
-    try:
-        args.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(template(given))
-    except FileExistsError as error:
-        raise UserError(
-            "GF103", f"{path} is there already", "edit it, or move it away to get a fresh one"
-        ) from error
-    except OSError as error:
-        raise UserError("GF103", f"{path}: {error.strerror or error}") from error
+    write_new(path, template(given))
     joined = (args.state / "member").exists()
     steps = [f"gossipfl hub run --config {path}"]
     if not joined:
@@ -94,7 +76,7 @@ def run(args: Namespace) -> Result:
     from device_agent import logs
     from gossipfl.hub.settings import load_settings
 
-    settings = load_settings([args.config], _flags(args.set))
+    settings = load_settings([args.config], flags_of(args.set))
     require_extra()
     from gossipfl.hub.service import Service
 

@@ -6,43 +6,17 @@ import dataclasses
 import ipaddress
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 from gossipfl.config import PACES
 from gossipfl.errors import UserError
+from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, one_of
 from gossipfl.toml_files import near, read_file
 
-PORT_MAX = 65_535
 _WIDTH = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Doc:
-    """What a person needs to know of one setting, and what is allowed."""
-
-    help: str
-    origin: str  # where the default comes from
-    problem: Callable[[Any], str | None] = lambda _: None
-
-
-def _between(low: float, high: float) -> Callable[[float], str | None]:
-    return lambda value: None if low <= value <= high else f"allowed: {low:g} to {high:g}"
-
-
-def _one_of(*allowed: str) -> Callable[[str], str | None]:
-    return lambda value: None if value in allowed else f"allowed: {', '.join(allowed)}"
-
-
-def _addresses(values: tuple[str, ...]) -> str | None:
-    for value in values:
-        host, _, port = value.rpartition(":")
-        bare = host.startswith("[") == host.endswith("]") and (":" not in host or host[:1] == "[")
-        if not (host.strip("[]") and bare and port.isdigit() and 1 <= int(port) <= PORT_MAX):
-            return f"{value!r} is not host:port (IPv6: [host]:port)"
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +33,7 @@ class ApiSection:
         str, Doc("Address of page and API.", "loopback: nobody else asks before it is set up")
     ] = "127.0.0.1"
     port: Annotated[
-        int, Doc("Port of page and API; 0 takes a free one.", "guess", _between(0, PORT_MAX))
+        int, Doc("Port of page and API; 0 takes a free one.", "guess", between(0, PORT_MAX))
     ] = 8700
     certificate: Annotated[
         Path | None,
@@ -101,16 +75,16 @@ class NetworkSection:
     ] = ("0.0.0.0", "::")
     port: Annotated[
         int,
-        Doc("TCP port for devices; 0 takes any free one.", "as a device's", _between(0, PORT_MAX)),
+        Doc("TCP port for devices; 0 takes any free one.", "as a device's", between(0, PORT_MAX)),
     ] = 0
     advertise: Annotated[
         tuple[str, ...],
-        Doc('Addresses that devices are told, "host:port".', "empty: the interfaces'", _addresses),
+        Doc('Addresses that devices are told, "host:port".', "empty: the interfaces'", addresses),
     ] = ()
     peers: Annotated[
         tuple[str, ...],
         Doc(
-            'Devices that are always tried, "host:port".', "empty: discovery finds them", _addresses
+            'Devices that are always tried, "host:port".', "empty: discovery finds them", addresses
         ),
     ] = ()
 
@@ -135,7 +109,7 @@ class DeskSection:
         ),
     ] = None
     host: Annotated[str, Doc("Address for those who join.", "as `fleet issuer run`")] = "0.0.0.0"
-    port: Annotated[int, Doc("Its port; 0 takes a free one.", "guess", _between(0, PORT_MAX))] = (
+    port: Annotated[int, Doc("Its port; 0 takes a free one.", "guess", between(0, PORT_MAX))] = (
         7_401
     )
 
@@ -144,7 +118,7 @@ class DeskSection:
 class PaceSection:
     preset: Annotated[
         str, Doc("As the devices'. A checkpoint every 60 s; demo 10x faster, wan 10x slower.",
-                 "protocol", _one_of(*PACES))
+                 "protocol", one_of(*PACES))
     ] = "lan"  # fmt: skip
 
 
@@ -156,7 +130,7 @@ class StarSection:
             "Star mode: a round is merged when all selected clients have answered, or after so "
             "many seconds, if a quorum has.",
             "protocol, preset lan",
-            _between(1, 86_400),
+            between(1, 86_400),
         ),
     ] = 30
     live_s: Annotated[
@@ -164,7 +138,7 @@ class StarSection:
         Doc(
             "Clients that were not seen for so many seconds are not selected.",
             "guess, ten rounds",
-            _between(10, 30 * 86_400),
+            between(10, 30 * 86_400),
         ),
     ] = 300
     global_epsilon: Annotated[
@@ -173,7 +147,7 @@ class StarSection:
             "What all clients' releases may spend together under a policy with privacy; 0: no "
             "such budget, only each client's own.",
             "off: for people whose data lie at several clients",
-            _between(0.0, 1e3),
+            between(0.0, 1e3),
         ),
     ] = 0.0
     holdout: Annotated[
@@ -189,14 +163,14 @@ class StarSection:
 @dataclass(frozen=True, slots=True)
 class LoggingSection:
     level: Annotated[
-        str, Doc("What is logged.", "guess", _one_of("debug", "info", "warning", "error"))
+        str, Doc("What is logged.", "guess", one_of("debug", "info", "warning", "error"))
     ] = "info"
     format: Annotated[
         str,
         Doc(
             "human, journald (<N> prefixes), json, or auto.",
             "auto: journald where it reads stderr, else human",
-            _one_of("auto", "human", "journald", "json"),
+            one_of("auto", "human", "journald", "json"),
         ),
     ] = "auto"
 

@@ -57,8 +57,7 @@ def test_six_devices_learn_together_and_the_liar_is_caught(tmp_path: Path) -> No
     assert (answer["schema"], answer["status"]) == (1, "ok")
     data = answer["data"]
     together, alone = data["together_accuracy"], data["alone_accuracy"]
-    assert together["mean"] >= 0.94
-    assert together["worst"] >= 0.9, "on a busy machine one of six may be a merge behind"
+    assert together["worst"] >= 0.94
     assert together["worst"] >= alone["mean"] + 0.15
     assert data["undefended_accuracy"]["mean"] < together["worst"] - 0.2
     assert data["liar_quarantined"] is True
