@@ -147,7 +147,7 @@ def _on_database(config: Path, work: Callable[[Users, Sessions], Awaitable[T]]) 
         database = await open_database(settings.dsn, password=password)
         try:
             nobody = Tokens(bytes(32), "")  # nothing is minted here
-            sessions = Sessions(database, nobody, time.time, time.monotonic)
+            sessions = Sessions(database, nobody, time.time)
             return await work(Users(database, time.time), sessions)
         finally:
             await database.close()

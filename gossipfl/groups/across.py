@@ -10,11 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gossipfl.aggregation import Merge, merge_step
 from gossipfl.groups.plan import groups, liars_borne
-from gossipfl.parameters import Vector
-
-DEFAULT_RULE = "nna"  # design: nna or cs_plus, both measured from the own group's mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +48,6 @@ def tolerance(devices: int, size: int) -> Tolerance:
     made = groups([n.to_bytes(16, "big") for n in range(devices)], bytes(32), size)
     least = min(len(group) for group in made)
     return Tolerance(devices, size, len(made), (len(made) - 1) // 3, (least - 1) // 3)
-
-
-def merge_means(
-    own: Vector, others: Sequence[Vector], attackers: int, rule: str = DEFAULT_RULE
-) -> Merge:
-    """The merge of the own group's mean with other groups': each attacker may have spoilt one.
-
-    attackers: assumed in the whole fleet. Raises RuleError if the groups are too few for them.
-    """
-    return merge_step(rule, own, list(others), attackers)
 
 
 def agreed_mean(named: Mapping[bytes, bytes], members: Sequence[bytes]) -> bytes | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import Device, Fleet, examples
+from agents import Device, Fleet, examples, until
 
 from gossipfl.messages import Stop
 
@@ -28,12 +29,22 @@ def rests(device: Device) -> int:
     return int(device.wait("a rest", lambda s: s["finished"])["round"])
 
 
+def all_rest(devices: Sequence[Device]) -> list[int]:
+    """Their rounds once all are at rest: while one trains on, it may wake another that rested."""
+
+    def look() -> list[int]:
+        found = [device.status() for device in devices]
+        return [s["round"] for s in found] if all(s and s["finished"] for s in found) else []
+
+    return list(until("all to rest at once", look))
+
+
 def test_new_data_end_a_rest_also_if_they_came_while_the_agent_was_off(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 3, "none", stop=Stop(distance=0.5))
     try:
         for device in fleet.devices:
             device.start()
-        first = [rests(device) for device in fleet.devices]
+        first = all_rest(fleet.devices)
         fed, other, restarted = fleet.devices
         status = fed.json("status")
         assert status["stopping"]["cause"] in ("distance", "quiet")
@@ -48,7 +59,7 @@ def test_new_data_end_a_rest_also_if_they_came_while_the_agent_was_off(tmp_path:
         assert fed.status()["examples"]["training"] > status["examples"]["training"]
         assert "training goes on: there are new local data" in fed.log.read_text()
         assert "train again" in other.log.read_text()
-        second = [rests(device) for device in fleet.devices]
+        second = all_rest(fleet.devices)
 
         restarted.end(signal.SIGTERM)
         restarted.start()

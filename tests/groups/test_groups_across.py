@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gossipfl.aggregation import RuleError
-from gossipfl.groups.across import agreed_mean, merge_means, tolerance
+from gossipfl.aggregation import RuleError, merge_step
+from gossipfl.groups.across import agreed_mean, tolerance
 
 
 @pytest.mark.parametrize("rule", ["nna", "cs_plus"])
@@ -14,7 +14,7 @@ def test_spoilt_groups_do_not_move_the_merge_far(rule: str) -> None:
     rng = np.random.default_rng(1)
     honest = [rng.normal(1, 0.1, 50).astype(np.float32) for _ in range(9)]
     spoilt = [np.full(50, -100, np.float32) for _ in range(3)]
-    merged = merge_means(honest[0], [*honest[1:], *spoilt], 3, rule)
+    merged = merge_step(rule, honest[0], [*honest[1:], *spoilt], 3)
     assert np.abs(merged.parameters - 1).max() < 0.5
     plain = np.mean([*honest, *spoilt], axis=0)
     assert np.abs(plain - 1).max() > 10
@@ -23,7 +23,7 @@ def test_spoilt_groups_do_not_move_the_merge_far(rule: str) -> None:
 def test_more_attackers_than_the_groups_bear_are_refused() -> None:
     rows = [np.ones(5, np.float32) for _ in range(5)]
     with pytest.raises(RuleError):
-        merge_means(rows[0], rows[1:], attackers=3)
+        merge_step("nna", rows[0], rows[1:], 3)
 
 
 def test_the_share_falls_with_the_size_of_the_groups_and_the_warning_says_so() -> None:

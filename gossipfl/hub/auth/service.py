@@ -50,7 +50,7 @@ class Auth:
     ) -> None:
         self.users = Users(database, clock, log_n)
         is_out = members.is_out if members is not None else None
-        self.sessions = Sessions(database, Tokens(seed, audience), clock, monotonic, is_out)
+        self.sessions = Sessions(database, Tokens(seed, audience), clock, is_out)
         self.authenticator = TokenAuthenticator(self.sessions)
         self.members = members
         self._monotonic = monotonic

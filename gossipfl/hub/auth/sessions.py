@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.problems import unauthorised
 
 REFRESH_S = 30 * 86_400  # guess: a device that is away for a month logs in again
-RELOAD_S = 1.0  # guess: another instance's revocations count here after so long
 FAMILIES_PER_SUBJECT = 32  # guess: the browsers and scripts of one person; the oldest end
 SECRET_BYTES = 32
 TOKEN_CHARS_MAX = 256
@@ -39,24 +37,20 @@ class Pair:
 
 
 class Sessions:
-    """`clock` gives seconds since the epoch, `monotonic` seconds of no special beginning;
-    `device_is_out(transaction, subject)` says whether a device was shut out."""
+    """`clock` gives seconds since the epoch; `device_is_out(transaction, subject)` says whether a
+    device was shut out."""
 
     def __init__(
         self,
         database: Database,
         tokens: Tokens,
         clock: Callable[[], float],
-        monotonic: Callable[[], float],
         device_is_out: Callable[[Transaction, str], Awaitable[bool]] | None = None,
     ) -> None:
         self._database = database
         self._tokens = tokens
         self._clock = clock
-        self._monotonic = monotonic
         self._device_is_out = device_is_out
-        self._revoked: dict[tuple[str, str], int] = {}  # (kind, value) -> until when it was issued
-        self._loaded_at = -math.inf
 
     # --- beginning and going on ------------------------------------------------------------
 
@@ -135,7 +129,6 @@ class Sessions:
                 if is_out:
                     await self._end(transaction, family, "shut out")
         if reused:
-            self._forget()
             raise unauthorised("this refresh token was used before: the session has ended")
         if row is None or is_out:
             raise unauthorised("this refresh token is not known, or its session has ended")
@@ -169,7 +162,6 @@ class Sessions:
         """This session: its refresh token and its access tokens count no more."""
         async with self._database.transaction() as transaction:
             await self._end(transaction, family, why)
-        self._forget()
 
     async def end_of_token(self, token: str) -> None:
         """The session of a refresh token, if it is the newest. Says nothing of whether it was."""
@@ -182,53 +174,37 @@ class Sessions:
             )
             if row is not None:
                 await self._end(transaction, family, "revoked")
-        self._forget()
 
     async def end_all(self, subject: str, why: str, *, is_out: bool = False) -> None:
         """Every session of a subject. `is_out`: it was disabled or blocked, so that what another
         instance begins for it at this instant ends too."""
         async with self._database.transaction() as transaction:
             await end_sessions(transaction, subject, why, int(self._clock()), is_out=is_out)
-        self._forget()
-
-    async def revoke_token(self, claims: Claims) -> None:
-        """One access token."""
-        async with self._database.transaction() as transaction:
-            await _revoke(transaction, "token", claims.token, int(self._clock()))
-        self._forget()
 
     async def _end(self, transaction: Transaction, family: str, why: str) -> None:
         await _end(transaction, family, why, int(self._clock()))
 
-    def _forget(self) -> None:
-        """What was committed just now counts here with the next request."""
-        self._loaded_at = -math.inf
-
     # --- checking --------------------------------------------------------------------------
 
     async def check(self, token: str) -> Claims:
-        """The claims of an access token that counts now. Raises TokenError or Problem 401."""
-        claims = self._tokens.open(token, int(self._clock()))
-        await self._reload()
-        for kind, value in (("token", claims.token), ("family", claims.family)):
-            if (kind, value) in self._revoked:
-                raise unauthorised("this token was revoked")
-        until = self._revoked.get(("subject", claims.subject))
-        if until is not None and claims.issued <= until:
-            raise unauthorised("this token was revoked")
-        return claims
+        """The claims of an access token that counts now. Raises TokenError or Problem 401.
 
-    async def _reload(self) -> None:
-        now = self._monotonic()
-        if now - self._loaded_at < RELOAD_S:
-            return
-        self._loaded_at = now
+        Asked of the database each time: two rows by their key. What is kept in memory would be old
+        after a revocation at another instance, and empty where reading it failed."""
+        now = int(self._clock())
+        claims = self._tokens.open(token, now)
         async with self._database.transaction(write=False) as transaction:
             rows = await transaction.rows(
-                "SELECT kind, value, at FROM auth_revocations WHERE expires > ? LIMIT 100000",
-                int(self._clock()),
+                "SELECT kind, at FROM auth_revocations WHERE expires > ?"
+                " AND ((kind = 'family' AND value = ?) OR (kind = 'subject' AND value = ?))",
+                now,
+                claims.family,
+                claims.subject,
             )
-        self._revoked = {(row["kind"], row["value"]): row["at"] for row in rows}
+        for row in rows:
+            if row["kind"] == "family" or claims.issued <= row["at"]:
+                raise unauthorised("this token was revoked")
+        return claims
 
 
 async def end_sessions(

@@ -55,9 +55,6 @@ class Merge:
     merged: tuple[tuple[bytes, float], ...]
     refused: tuple[tuple[bytes, str], ...]
 
-    def share_of(self, device: bytes) -> float:
-        return next((share for other, share in self.merged if other == device), 0.0)
-
 
 @dataclass(slots=True)
 class Known:

@@ -87,12 +87,6 @@ def clipped_rounds(
     return accuracy(everyone[0], base)
 
 
-def change_length(everyone: Sequence[Trainer], how: Training, seed: int) -> float:
-    """Median length of the first round's change."""
-    first = everyone[0].initial
-    return float(np.median([np.linalg.norm(t.train(first, how, seed) - first) for t in everyone]))
-
-
 def accuracy(trainer: Trainer, model: Vector) -> float:
     return trainer.evaluate(model).accuracy or 0.0
 
