@@ -38,6 +38,7 @@ NAMES_MAX = 512  # as Limits.candidates
 RESOLVING_MAX = 8  # records that came in pieces, asked for at once
 QUEUED_MAX = 256
 RESOLVE_MS = 3_000
+RESOLVE_TRIES = 5  # guess: where one answer in five is lost, five in a row are one in 3,000
 HINTS_PER_S = 50.0  # guess: 50 devices that start at one instant
 HINTS_BURST = 200
 
@@ -66,7 +67,7 @@ class Station:
         self._browser: AsyncServiceBrowser | None = None
         self._own: AsyncServiceInfo | None = None
         self._names: dict[str, tuple[Address, ...]] = {}  # instance -> what was reported
-        self._queue: asyncio.Queue[str] = asyncio.Queue(QUEUED_MAX)
+        self._queue: asyncio.Queue[tuple[str, int]] = asyncio.Queue(QUEUED_MAX)  # name, tries left
         self._resolving: list[asyncio.Task[None]] = []
         self._hints = Bucket(HINTS_PER_S, HINTS_BURST, asyncio.get_running_loop().time())
         self._mine: set[str] = set()
@@ -151,25 +152,30 @@ class Station:
         now = asyncio.get_running_loop().time()
         if info.load_from_cache(zeroconf) and self._hints.take(now) == 0.0:
             self._consider(instance, info)
-        elif not self._queue.full():
-            self._queue.put_nowait(name)
+        else:
+            self._ask_later(name, RESOLVE_TRIES)
 
     async def _resolve(self) -> None:
         """Records that came in pieces, or faster than we want to look at them."""
         loop = asyncio.get_running_loop()
         while True:
-            name = await self._queue.get()
+            name, tries = await self._queue.get()
             if (wait_s := self._hints.take(loop.time())) > 0.0:
                 await asyncio.sleep(wait_s)
             info = _info(name)
-            if (
-                info is not None
-                and self._zeroconf is not None
-                and await info.async_request(
-                    self._zeroconf.zeroconf, RESOLVE_MS, DNSQuestionType.QM
-                )
-            ):
+            if info is None or self._zeroconf is None:
+                continue
+            engine = self._zeroconf.zeroconf
+            if await info.async_request(engine, RESOLVE_MS, DNSQuestionType.QM):
                 self._consider(name.removesuffix(f".{DISCOVERY_TYPE}"), info)
+            else:
+                self._ask_later(name, tries - 1)
+
+    def _ask_later(self, name: str, tries: int) -> None:
+        """Behind all others, so that names of nobody hold nobody up. The browser tells of a record
+        once: without another try a peer whose answer was lost would stay unknown for an hour."""
+        if tries > 0 and not self._queue.full():
+            self._queue.put_nowait((name, tries))
 
     def _consider(self, instance: str, info: AsyncServiceInfo) -> None:
         """Report a complete record if it is of our fleet."""

@@ -9,6 +9,8 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from netkit import until
@@ -22,6 +24,9 @@ from gossipfl.net import links, station
 from gossipfl.net.discovery import Discovery
 from gossipfl.net.links import Link, choose, is_believable, listens, own_addresses
 from gossipfl.net.station import tag
+
+# In the worker of the fleets of real processes, which speak mDNS on this host too.
+pytestmark = pytest.mark.xdist_group("processes")
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 LOOPBACK = "127.0.0.1"
@@ -127,6 +132,51 @@ async def test_new_labels_are_no_departure() -> None:
         await until(lambda: set(hearing._names) == speaking._mine, 60.0)
         assert sum(isinstance(event, PeerSeen) for event in a.events) == 1
         assert not any(isinstance(event, PeerGone) for event in a.events)
+
+
+class Unanswered:
+    """A record of this fleet whose answers are lost `lost` times."""
+
+    port = 7061
+    properties: ClassVar[dict[bytes, bytes]] = {
+        b"v": b"1",
+        b"f": tag(KEY, "somebody", 7061).encode(),
+    }
+
+    def __init__(self, lost: int) -> None:
+        self.lost = lost
+        self.asked = 0
+
+    def load_from_cache(self, _: object) -> bool:
+        return False
+
+    async def async_request(self, *_: object) -> bool:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return self.asked > self.lost
+
+    def parsed_addresses(self) -> list[str]:
+        return [LOOPBACK]
+
+
+@pytest.mark.parametrize(("lost", "found"), [(0, True), (4, True), (5, False)])
+async def test_a_peer_whose_answers_are_lost_is_asked_again_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, lost: int, found: bool
+) -> None:
+    """The browser tells of a record once."""
+    record, seen = Unanswered(lost), []
+    monkeypatch.setattr(station, "_info", lambda name: record)
+    [link] = choose([LOOPBACK])
+    listening = station.Station(link, (LOOPBACK,), 7062, KEY, lambda *said: seen.append(said))
+    monkeypatch.setattr(listening, "_zeroconf", SimpleNamespace(zeroconf=None))
+    listening._on_change(
+        cast(Any, None), DISCOVERY_TYPE, f"somebody.{DISCOVERY_TYPE}", ServiceStateChange.Added
+    )
+    resolving = asyncio.create_task(listening._resolve())
+    await until(lambda: seen or record.asked == 5)
+    await until(lambda: listening._queue.empty())
+    resolving.cancel()
+    assert seen == ([("somebody", (Address(LOOPBACK, 7061),))] if found else [])
 
 
 @needs_multicast
