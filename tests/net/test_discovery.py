@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,10 +26,8 @@ from gossipfl.net.discovery import Discovery
 from gossipfl.net.links import Link, choose, is_believable, listens, own_addresses
 from gossipfl.net.station import tag
 
-# In the worker of the fleets of real processes, which speak mDNS on this host too.
-pytestmark = pytest.mark.xdist_group("processes")
-
-KEY, OTHER_KEY = b"k" * 32, b"o" * 32
+# Drawn, so that whoever else speaks on this link, another run of these tests too, is a stranger.
+KEY, OTHER_KEY = os.urandom(32), os.urandom(32)
 LOOPBACK = "127.0.0.1"
 
 
