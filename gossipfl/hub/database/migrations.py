@@ -36,13 +36,14 @@ class Migration:
 
 def collect() -> tuple[Migration, ...]:
     """The migrations of every area of the hub, in the order in which areas build on each other."""
+    from gossipfl.hub import pseudonyms
     from gossipfl.hub.auth import schema as auth
     from gossipfl.hub.fleet import tables as fleet
     from gossipfl.hub.log import tables as log
     from gossipfl.hub.measured import tables as measured
     from gossipfl.hub.star import schema as star
 
-    areas = (auth, log, fleet, star, measured)
+    areas = (auth, log, fleet, star, measured, pseudonyms)
     return tuple(migration for area in areas for migration in area.MIGRATIONS)
 
 
