@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,4 +35,14 @@ def addresses(values: tuple[str, ...]) -> str | None:
         bare = host.startswith("[") == host.endswith("]") and (":" not in host or host[:1] == "[")
         if not (host.strip("[]") and bare and port.isdigit() and 1 <= int(port) <= PORT_MAX):
             return f"{value!r} is not host:port (IPv6: [host]:port)"
+    return None
+
+
+def networks(values: tuple[str, ...]) -> str | None:
+    """Each an IP address or a network as 10.0.0.0/8."""
+    for value in values:
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            return f"{value!r} is neither an address nor a network"
     return None

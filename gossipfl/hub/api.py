@@ -27,6 +27,7 @@ from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.guests import Guests
 from gossipfl.hub.page.routes import PageApi
 from gossipfl.hub.rest.dispatch import Dispatcher
+from gossipfl.hub.rest.origins import Origins
 from gossipfl.hub.rest.routing import Route
 from gossipfl.hub.star.client_routes import ClientApi
 from gossipfl.hub.star.insight_routes import InsightApi
@@ -47,6 +48,7 @@ class Api:
     def __init__(self, hub: Hub, holdout: Holdout | None = None) -> None:
         settings = hub.settings
         self._hub = hub
+        self.origins = Origins(settings.api.trusted_proxies)
         self.auth = Auth(
             hub.database,
             token_seed(settings.hub.state),
@@ -91,6 +93,7 @@ class Api:
             ),
             Guests(known) if settings.api.guests else known,
             as_page=page.as_page,
+            origins=self.origins,
         )
 
     def _measurer(self, holdout: Holdout) -> Measurer:

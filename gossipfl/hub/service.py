@@ -27,6 +27,8 @@ from gossipfl.hub.hub import Hub, wall
 from gossipfl.hub.leader import Leader
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS
+from gossipfl.hub.rest.doors import Doors, room_for
+from gossipfl.hub.rest.origins import is_loopback
 from gossipfl.hub.settings import ApiSection, DeskSection, HubSettings
 from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.supervisor import Supervisor
@@ -130,12 +132,18 @@ class Service:
         runner = web.AppRunner(api.application(), shutdown_timeout=END_S, **SERVER_OPTIONS)
         await runner.setup()
         parts.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        try:
-            await site.start()
-        except OSError as error:
-            raise UserError("GF302", f"{host} port {port}: {error}") from error
-        self.address = Address(host, runner.addresses[0][1], tls is not None)
+        if runner.server is None:
+            raise RuntimeError("the runner was set up, and has no server")
+        doors = Doors(
+            runner.server,
+            SERVER_OPTIONS,
+            tls,
+            is_trusted=lambda origin: is_loopback(origin) or api.origins.trusts(origin),
+            connections_max=room_for(),
+            limits=self._limits,
+        )
+        parts.push_async_callback(doors.close)
+        self.address = Address(host, await doors.open(host, port), tls is not None)
         name = short_name(hub.identity.signer.device)
         log.info("hub %s answers at %s", name, self.address.url)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from gossipfl.config import PACES
 from gossipfl.errors import UserError
-from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, one_of
+from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, networks, one_of
 from gossipfl.toml_files import near, read_file
 
 _WIDTH = 96
@@ -44,6 +44,15 @@ class ApiSection:
         bool,
         Doc("Anybody on this machine may look at the page. Loopback only, no proxy.", "off"),
     ] = False
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Addresses or networks of proxies in front of the API: whom they name in "
+            "X-Forwarded-For counts as who asks.",
+            "empty: the address of a connection counts",
+            networks,
+        ),
+    ] = ()
 
     @property
     def is_loopback(self) -> bool:

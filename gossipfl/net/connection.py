@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from gossipfl.net.tls import leaf_of
 from gossipfl.net.traffic import Account, Traffic
@@ -33,8 +33,76 @@ HTTP_OPTIONS: dict[str, Any] = {
 }
 
 
-class Connection(web.RequestHandler):
-    """aiohttp's protocol with an owner, byte counts and a header deadline.
+class TimedHandler(web.RequestHandler):
+    """aiohttp's protocol with a header deadline. Who answers calls `begin` and `end`."""
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        header_deadline_s: float,
+        keepalive_s: float,
+        options: Mapping[str, Any] = HTTP_OPTIONS,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(manager, loop=loop, **{**options, "keepalive_timeout": keepalive_s})
+        self._clock = loop
+        self.busy = False
+        self.idle_since = 0.0
+        self._header_deadline_s = header_deadline_s
+        self._deadline: asyncio.TimerHandle | None = None
+        self._rest: StreamReader | None = None  # of a body that nobody wants
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.idle_since = self._clock.time()
+
+    def data_received(self, data: bytes) -> None:
+        is_rest = self._rest is not None and not self._rest.is_eof()
+        if data and not self.busy and self._deadline is None and not is_rest:
+            self._await_request()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    def begin(self) -> None:
+        """A complete request is here: its headers no longer have a deadline."""
+        self.busy = True
+        self._rest = None
+        self._cancel_deadline()
+
+    def end(self, body: StreamReader | None = None) -> None:
+        """It has been answered; the next one may come, after what is left of its `body`."""
+        self.busy = False
+        self._rest = body
+        self.idle_since = self._clock.time()
+
+    def abort(self) -> None:
+        """Close now, without flushing."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def too_slow(self) -> None:
+        """No complete request came within the header deadline."""
+        self.abort()
+
+    def _await_request(self) -> None:
+        self._deadline = self._clock.call_later(self._header_deadline_s, self._expired)
+
+    def _expired(self) -> None:
+        self._deadline = None
+        self.too_slow()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Connection(TimedHandler):
+    """A peer's: it has an owner, and its bytes are counted.
 
     `admit(connection)` decides, once the TLS key is known, and returns the account to charge or
     None to close at once; `gone(connection)` is called when an admitted one has ended.
@@ -50,23 +118,12 @@ class Connection(web.RequestHandler):
         keepalive_s: float,
         traffic: Traffic,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(
-            manager,
-            loop=loop,
-            keepalive_timeout=keepalive_s,
-            **HTTP_OPTIONS,
-        )
-        self._clock = loop
+        super().__init__(manager, header_deadline_s=header_deadline_s, keepalive_s=keepalive_s)
         self.tls_key = b""
         self.not_after = 0  # of its certificate, seconds since the epoch
         self.account: Account | None = None
-        self.busy = False
-        self.idle_since = 0.0
         self._admit = admit
         self._gone = gone
-        self._header_deadline_s = header_deadline_s
-        self._deadline: asyncio.TimerHandle | None = None
         self._traffic = traffic
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,7 +131,6 @@ class Connection(web.RequestHandler):
         if leaf is not None:
             self.tls_key, self.not_after = leaf.tls_key, leaf.not_after
         super().connection_made(transport)
-        self.idle_since = self._clock.time()
         self.account = self._admit(self)
         if self.account is None:
             self._traffic.refused_member += 1
@@ -88,41 +144,14 @@ class Connection(web.RequestHandler):
         if self.account is None:
             return
         self._traffic.bytes_received += len(data)
-        if not self.busy and self._deadline is None:
-            self._await_request()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._cancel_deadline()
         if self.account is not None:
             self._gone(self)
             self.account = None
         super().connection_lost(exc)
 
-    def begin(self) -> None:
-        """A complete request is here: its headers no longer have a deadline."""
-        self.busy = True
-        self._cancel_deadline()
-
-    def end(self) -> None:
-        """It has been answered; the next one may come."""
-        self.busy = False
-        self.idle_since = self._clock.time()
-
-    def abort(self) -> None:
-        """Close now, without flushing."""
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _await_request(self) -> None:
-        self._deadline = self._clock.call_later(self._header_deadline_s, self._too_slow)
-
-    def _too_slow(self) -> None:
-        self._deadline = None
+    def too_slow(self) -> None:
         self._traffic.slow_headers += 1
         self.abort()
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

@@ -40,24 +40,30 @@ class _Begun:
 
 
 class Listener:
-    """Accepts TLS connections and hands them to protocols that `protocol` makes.
+    """Accepts connections and hands them to protocols that `protocol` makes.
 
-    `room` is asked before a handshake whether one more connection from an origin fits.
+    `room` is asked before a handshake whether one more connection from an origin fits. `context`
+    None: plain TCP. `per_address` and `in_all`: how many handshakes may be under way.
     """
 
     def __init__(
         self,
         protocol: Callable[[], asyncio.Protocol],
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         room: Callable[[str], bool],
         limits: Limits,
         traffic: Traffic,
+        *,
+        per_address: int = HANDSHAKES_PER_ADDRESS,
+        in_all: int = HANDSHAKES,
     ) -> None:
         self._protocol = protocol
         self._context = context
         self._room = room
         self._limits = limits
         self._traffic = traffic
+        self._per_address = per_address
+        self._in_all = in_all
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()  # with those that were aborted just now
         self._by_origin: dict[str, dict[asyncio.Task[None], _Begun]] = {}  # oldest first
@@ -126,9 +132,9 @@ class Listener:
     def _make_way(self, origin: str) -> bool:
         """May one more handshake begin? An older one may have to end for it."""
         own = len(self._by_origin.get(origin, ()))
-        if own >= HANDSHAKES_PER_ADDRESS:
+        if own >= self._per_address:
             return self._abort_oldest(origin, PATIENCE_S)
-        if sum(map(len, self._by_origin.values())) < HANDSHAKES:
+        if sum(map(len, self._by_origin.values())) < self._in_all:
             return True
         most = max(self._by_origin, key=lambda o: len(self._by_origin[o]))
         # Only towards balance: else two addresses could push each other out for ever.
@@ -155,13 +161,14 @@ class Listener:
             self._by_origin.pop(origin, None)
 
     async def _handshake(self, accepted: socket.socket, origin: str) -> None:
+        plain = self._context is None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol,
                 accepted,
                 ssl=self._context,
-                ssl_handshake_timeout=self._limits.handshake_deadline_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
+                ssl_handshake_timeout=None if plain else self._limits.handshake_deadline_s,
+                ssl_shutdown_timeout=None if plain else SHUTDOWN_S,
             )
         except OSError as error:  # SSLError and TimeoutError are OSErrors
             self._traffic.handshakes_failed += 1

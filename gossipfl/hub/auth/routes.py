@@ -84,7 +84,7 @@ class AuthApi:
         await self._auth.sessions.end(claims.family, "revoked")
 
     async def credentials(self, hub: Any, call: Call) -> TokenAnswer:
-        name, address = call.caller.subject, call.request.remote or ""
+        name, address = call.caller.subject, call.origin
         self._auth.require_patience(name, address)
         user = await self._auth.users.check(name, call.body.password)
         if user is None:
@@ -99,7 +99,7 @@ class AuthApi:
         return _answer(pair, user.role)
 
     async def link(self, hub: Any, call: Call) -> TokenAnswer:
-        address = call.request.remote or ""
+        address = call.origin
         self._auth.require_patience("link", address)
         try:
             user = await self._auth.users.redeem(call.body.code, call.body.password)
@@ -183,7 +183,7 @@ class AuthApi:
         return LinkAnswer(call.path["name"], code, LINK_S)
 
     async def _checked(self, call: Call) -> User:
-        name, address = call.body.name, call.request.remote or ""
+        name, address = call.body.name, call.origin
         self._auth.require_patience(name, address)
         user = await self._auth.users.check(name, call.body.password)
         if user is None:

@@ -13,13 +13,11 @@ from aiohttp import web
 
 from gossipfl.hub.auth.authenticator import COOKIE
 from gossipfl.hub.rest.access import Authenticator, Caller, Role
+from gossipfl.hub.rest.origins import came_by_proxy
 from gossipfl.hub.rest.problems import unauthorised
 
 GUEST = Caller("guest", Role.VIEWER)
 HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-
-FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-IP")
-"""A proxy on this machine speaks for somebody who may be anywhere."""
 
 
 class Guests:
@@ -33,7 +31,7 @@ class Guests:
             return await self._inner.caller(request)
         host = urlsplit(f"//{request.host}").hostname
         is_here = request.remote in ("127.0.0.1", "::1") and host in HOSTS
-        is_here = is_here and not any(name in request.headers for name in FORWARDED)
+        is_here = is_here and not came_by_proxy(request)
         if request.method not in ("GET", "HEAD") or not is_here:
             raise unauthorised("guests may only look, and only from this machine")
         return GUEST

@@ -1,6 +1,6 @@
 """From a request to its handler: path, caller, role, pace, body, and what goes wrong.
 
-The order is from cheap to dear: a stranger costs a look at a path and a token, never a body.
+The order is from cheap to dear: a path, a token, a pace, then a body that has to come quickly.
 """
 
 from __future__ import annotations
@@ -13,32 +13,29 @@ from typing import Any
 from aiohttp import web
 
 from gossipfl.fleet.throttle import Throttle
+from gossipfl.fleet.throttle import origin as origin_of
 from gossipfl.hub.database import DatabaseError, DatabaseFull
 from gossipfl.hub.rest import bodies
 from gossipfl.hub.rest.access import ANYBODY, Authenticator, Caller, Role
+from gossipfl.hub.rest.doors import KEEPALIVE_S, OPTIONS
+from gossipfl.hub.rest.origins import Origins
 from gossipfl.hub.rest.problems import Problem, absent, busy, forbidden, too_many
 from gossipfl.hub.rest.routing import Call, Route, answered, require_distinct
+from gossipfl.hub.rest.uploads import Uploads
+from gossipfl.net.connection import SILENT, TimedHandler
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT_MAX = 256  # guess: 200 clients at one instant and the people who watch them
+IN_FLIGHT_MAX = 256  # guess, being handled: 200 clients at one instant and who watches them
+UPLOADS_MAX, UPLOADS_EACH = 256, 8  # guess: bodies on their way with a token; of one caller
+STRANGERS_MAX, STRANGERS_EACH = 64, 16  # guess: without a token; from one address
 BODIES_BYTES_MAX = 128 << 20  # guess: being read at one instant; a third of what a hub may take
 REQUESTS_PER_S = 20.0  # guess, per caller: twice what the protocol grants a device
 REQUESTS_BURST = 100.0  # guess: a page that loads
 STRANGERS_PER_S = 20.0  # guess, per address, without a token; failed logins are slowed down more
 STRANGERS_BURST = 200.0  # guess: so many star clients behind one address register at one instant
 FORBIDDEN_IN_PATHS = ("//", "/.", "\\", "%2f", "%5c", "%2e", "%00", "%25")
-# aiohttp logs every malformed request with a traceback: a stranger could fill the disk with it.
-_SILENT = logging.Logger("gossipfl.hub.silent", level=logging.CRITICAL + 1)
-SERVER_OPTIONS: dict[str, Any] = {
-    "logger": _SILENT,
-    "auto_decompress": False,  # what is packed is refused, not unpacked
-    "access_log": None,
-    "keepalive_timeout": 75.0,  # as the peer server's
-    "lingering_time": 2.0,  # guess: so that who sends too much can read why it is refused
-    "max_line_size": 4096,
-    "max_field_size": 8190,
-}
+SERVER_OPTIONS: dict[str, Any] = {**OPTIONS, "logger": SILENT, "keepalive_timeout": KEEPALIVE_S}
 """What `web.AppRunner` of a hub is to be given."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -64,6 +61,7 @@ class Dispatcher:
         in_flight_max: int = IN_FLIGHT_MAX,
         monotonic: Callable[[], float] = time.monotonic,
         as_page: AsPage = lambda request, problem: None,
+        origins: Origins | None = None,
     ) -> None:
         self.routes = require_distinct(routes)
         self.in_flight = 0
@@ -75,6 +73,9 @@ class Dispatcher:
         self._in_flight_max = in_flight_max
         self._monotonic = monotonic
         self._as_page = as_page
+        self._origins = origins or Origins()
+        self._uploads = Uploads(UPLOADS_MAX, UPLOADS_EACH)
+        self._strangers_uploads = Uploads(STRANGERS_MAX, STRANGERS_EACH)
         self._callers = Throttle(REQUESTS_PER_S, REQUESTS_BURST)
         self._strangers = Throttle(STRANGERS_PER_S, STRANGERS_BURST)
 
@@ -90,7 +91,14 @@ class Dispatcher:
     def _middleware(self) -> Any:
         @web.middleware
         async def problems(request: web.Request, handler: _HANDLER) -> web.StreamResponse:
-            response = await self._guarded(request, handler)
+            connection = request.protocol
+            if isinstance(connection, TimedHandler):
+                connection.begin()
+            try:
+                response = await self._guarded(request, handler)
+            finally:
+                if isinstance(connection, TimedHandler):
+                    connection.end(request.content)
             if not response.prepared:
                 for name, value in HEADERS.items():
                     response.headers.setdefault(name, value)
@@ -132,49 +140,59 @@ class Dispatcher:
 
     def _serve(self, route: Route) -> _HANDLER:
         async def serve(request: web.Request) -> web.StreamResponse:
-            if route.is_exempt:
-                return await self._answer(route, request)
-            if self.in_flight >= self._in_flight_max:
-                raise busy(f"{self.in_flight} requests are under way")
-            self.in_flight += 1
+            self._require_room(route)  # before a body is read that nobody could look at
+            origin = self._origins.of(request)
+            caller = await self._admit(route, request, origin)
+            query = bodies.query(request, route.query)
+            body = await self._body(route, request, caller, origin)
+            call = Call(request, caller, body, query, origin)
+            self._require_room(route)
+            self.in_flight += not route.is_exempt
             try:
-                return await self._answer(route, request)
+                return answered(route, await route.handler(self._hub, call))
             finally:
-                self.in_flight -= 1
+                self.in_flight -= not route.is_exempt
 
         return serve
 
-    async def _answer(self, route: Route, request: web.Request) -> web.StreamResponse:
-        caller = await self._admit(route, request)
-        query = bodies.query(request, route.query)
-        body = await self._body(route, request)
-        call = Call(request, caller, body, query)
-        return answered(route, await route.handler(self._hub, call))
+    def _require_room(self, route: Route) -> None:
+        """Raises Problem 503. Bodies on their way are counted apart: who sends slowly, or never
+        to an end, takes nobody's place here."""
+        if not route.is_exempt and self.in_flight >= self._in_flight_max:
+            raise busy(f"{self.in_flight} requests are under way")
 
-    async def _body(self, route: Route, request: web.Request) -> Any:
+    async def _body(self, route: Route, request: web.Request, caller: Caller, origin: str) -> Any:
         """The body as the route's type; None where it takes none. Raises Problem."""
         if route.request is None:
             if request.body_exists and request.content_length != 0:
                 raise Problem(413, "GF825", "this route takes no body")
             return None
-        most = route.body_bytes
-        room = min(request.content_length or most, most)
-        if self._bodies_bytes and self._bodies_bytes + room > BODIES_BYTES_MAX:
-            raise busy("large bodies are under way")
-        self._bodies_bytes += room
-        try:
-            data = await bodies.read(request, route.kinds, most)
-        finally:
-            self._bodies_bytes -= room
+        data = await self._read(route, request, caller, origin)
         kind = bodies.media_type(request)
         if kind == bodies.OCTETS or route.request is bytes:
             return data
         return bodies.decode(data, kind, route.request)
 
-    async def _admit(self, route: Route, request: web.Request) -> Caller:
+    async def _read(self, route: Route, request: web.Request, caller: Caller, origin: str) -> bytes:
+        most = route.body_bytes
+        if request.content.is_eof():  # it came with its headers: nobody waits
+            return await bodies.read(request, route.kinds, most)
+        if route.access.is_public:
+            async with self._strangers_uploads.place(origin_of(origin)):
+                return await bodies.read(request, route.kinds, most, bodies.STRANGER_S)
+        room = min(request.content_length or most, most)
+        if self._bodies_bytes and self._bodies_bytes + room > BODIES_BYTES_MAX:
+            raise busy("large bodies are under way")
+        self._bodies_bytes += room
+        try:
+            async with self._uploads.place(caller.subject):
+                return await bodies.read(request, route.kinds, most)
+        finally:
+            self._bodies_bytes -= room
+
+    async def _admit(self, route: Route, request: web.Request, address: str) -> Caller:
         """The caller, if it may call this route now. Raises Problem."""
         now = self._monotonic()
-        address = request.remote or ""
         if route.access.is_public:
             if not route.is_exempt and not self._strangers.allow(address, now):
                 raise too_many("too many requests from this address")

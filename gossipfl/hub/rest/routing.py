@@ -26,6 +26,7 @@ class Call:
     caller: Caller
     body: Any = None  # the route's request type; bytes where it is `bytes`
     query: Any = None  # the route's query type
+    origin: str = ""  # the address of who asks; see `origins`
 
     @property
     def path(self) -> Mapping[str, str]:
