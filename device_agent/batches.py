@@ -94,7 +94,7 @@ def _scaled(values: Array, scale: float, offset: float, what: str) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One batch of exactly B examples; w is 0 where it is padding, `count` are real."""
+    """One whole batch of examples; w is 0 where it is padding, `count` are real."""
 
     x: Array
     y: Array
@@ -113,6 +113,7 @@ class Examples:
         self.x.setflags(write=False)
         self.y.setflags(write=False)
         self._batch = manifest.batch
+        self._private_batch = manifest.private_batch
         self._ones = np.ones(self._batch, np.float32)
 
     def __len__(self) -> int:
@@ -124,27 +125,27 @@ class Examples:
         order = rng.permutation(len(self))
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
-            yield self._pad(self.x[chosen], self.y[chosen])
+            yield self._pad(self.x[chosen], self.y[chosen], self._batch)
 
     def taken(self, chosen: npt.NDArray[np.intp]) -> Iterator[tuple[int, Cut]]:
-        """The examples with these indices, in whole batches: (place in `chosen`, batch)."""
-        for start in range(0, len(chosen), self._batch):
-            some = chosen[start : start + self._batch]
-            yield start, self._pad(self.x[some], self.y[some])
+        """The examples with these indices, cut for dp_grad.onnx: (place in `chosen`, batch)."""
+        for start in range(0, len(chosen), self._private_batch):
+            some = chosen[start : start + self._private_batch]
+            yield start, self._pad(self.x[some], self.y[some], self._private_batch)
 
     def in_order(self) -> Iterator[Cut]:
         """All examples once, as they stand; whole batches are views."""
         for start in range(0, len(self), self._batch):
             end = start + self._batch
-            yield self._pad(self.x[start:end], self.y[start:end])
+            yield self._pad(self.x[start:end], self.y[start:end], self._batch)
 
-    def _pad(self, x: Array, y: Array) -> Cut:
+    def _pad(self, x: Array, y: Array, batch: int) -> Cut:
         count = len(x)
-        if count == self._batch:
-            return Cut(x, y, self._ones, count)
-        w = np.zeros(self._batch, np.float32)
+        if count == batch:
+            return Cut(x, y, self._ones[:batch], count)
+        w = np.zeros(batch, np.float32)
         w[:count] = 1.0
-        return Cut(pad(x, self._batch), pad(y, self._batch), w, count)
+        return Cut(pad(x, batch), pad(y, batch), w, count)
 
 
 def pad(values: Array, batch: int) -> Array:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from device_agent.batches import pad
 from device_agent.runtime import Session, session
 from gossipfl.bundle.archive import Bundle
 from gossipfl.bundle.interface import ports
@@ -95,17 +96,42 @@ def _compare_parts(
     if not 0.0 <= float(correct) <= weight:
         raise BundleRefused(Reason.SELFTEST, f"{EVALUATE} counts {float(correct)} of {weight}")
     _run(loaded, PREDICT, bundle, feed)
-    whole = {**feed, "clip": np.array(1e9, np.float32)}
-    total, dp_loss = _run(loaded, DP_GRADIENT, bundle, whole)
+    total, dp_loss = _clipped(bundle, loaded, feed, 1e9)
     if _norm(total / weight - grads) > tolerance * _norm(grads) + FLOOR:
         raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} sums other gradients")
-    if not _near(float(dp_loss), loss, tolerance):
+    if not _near(dp_loss, loss, tolerance):
         raise BundleRefused(Reason.SELFTEST, f"{DP_GRADIENT} and {GRADIENT} give different losses")
     _check_clipping(bundle, loaded, feed, _norm(grads))
-    silent = {**feed, "w": np.zeros_like(feed["w"]), "clip": np.array(1.0, np.float32)}
-    for name in (GRADIENT, DP_GRADIENT):
-        if np.any(_run(loaded, name, bundle, silent)[0]):
+    silent = {**feed, "w": np.zeros_like(feed["w"])}
+    learnt = {
+        GRADIENT: _run(loaded, GRADIENT, bundle, silent)[0],
+        DP_GRADIENT: _clipped(bundle, loaded, silent, 1.0)[0],
+    }
+    for name, what in learnt.items():
+        if np.any(what):
             raise BundleRefused(Reason.SELFTEST, f"{name} learns from examples of weight zero")
+
+
+def _clipped(
+    bundle: Bundle, loaded: Mapping[str, Session], feed: Feed, clip: float
+) -> tuple[Any, float]:
+    """(float64[P], loss) of the whole batch by dp_grad.onnx, as many at a time as it takes."""
+    total, loss_sum = np.zeros(bundle.layout.count), 0.0
+    for part in _parts(bundle, feed):
+        found, loss = _run(
+            loaded, DP_GRADIENT, bundle, {**part, "clip": np.array(clip, np.float32)}
+        )
+        total += found
+        loss_sum += float(loss) * max(float(part["w"].sum()), 1.0)
+    return total, loss_sum / max(float(feed["w"].sum()), 1.0)
+
+
+def _parts(bundle: Bundle, feed: Feed) -> Iterator[Feed]:
+    """The batch in pieces for dp_grad.onnx, the last one padded with weight zero."""
+    rows = bundle.manifest.private_batch
+    for start in range(0, bundle.manifest.batch, rows):
+        cut = {name: pad(feed[name][start : start + rows], rows) for name in ("x", "y", "w")}
+        yield {**feed, **cut}
 
 
 def _check_clipping(bundle: Bundle, loaded: Mapping[str, Session], feed: Feed, norm: float) -> None:
@@ -115,13 +141,14 @@ def _check_clipping(bundle: Bundle, loaded: Mapping[str, Session], feed: Feed, n
     """
     clip = max(CLIP_SHARE * norm, FLOOR)
     tolerance = bundle.manifest.selftest.tolerance
-    count = min(CLIPPED_ALONE, bundle.manifest.batch)
+    count = min(CLIPPED_ALONE, bundle.manifest.private_batch)
+    first = next(_parts(bundle, feed))  # all in one run, or nothing is seen of what they share
 
     def clipped(w: Any) -> Any:
-        cut = {**feed, "w": w, "clip": np.array(clip, np.float32)}
+        cut = {**first, "w": w, "clip": np.array(clip, np.float32)}
         return _run(loaded, DP_GRADIENT, bundle, cut)[0]
 
-    some = np.zeros_like(feed["w"])
+    some = np.zeros_like(first["w"])
     some[:count] = 1.0
     together, total = clipped(some), np.zeros(bundle.layout.count)
     for number in range(count):

@@ -8,7 +8,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import gossipfl
-from gossipfl.authoring import scan, selfcheck
+from gossipfl.authoring import lots, scan, selfcheck
 from gossipfl.authoring.decompositions import Unsupported
 from gossipfl.authoring.export import export, reason
 from gossipfl.authoring.functions import FlatModel, Functions, functions
@@ -26,10 +26,12 @@ from gossipfl.bundle.archive import Bundle
 from gossipfl.bundle.manifest import (
     DP_GRADIENT,
     EVALUATE,
+    FORMAT,
     GRADIENT,
     GRAPHS,
     PARAMETERS,
     PREDICT,
+    SPLIT_FORMAT,
     Budget,
     DType,
     FileEntry,
@@ -62,6 +64,7 @@ class Job:
     name: str
     input_shape: tuple[int, ...]
     batch: int
+    dp_batch: int | None = None  # of dp_grad.onnx; None: what `lots` works out
     classes: int = 0
     task: Task = Task.CLASSIFICATION
     target_shape: tuple[int, ...] = ()
@@ -72,6 +75,10 @@ class Job:
     rss_max_mb: int | None = None
     step_max_ms: float = STEP_MAX_MS
     vmap_bytes_max: int = scan.VMAP_BYTES_MAX
+
+    @property
+    def private_batch(self) -> int:
+        return self.batch if self.dp_batch is None else self.dp_batch
 
     @property
     def input(self) -> TensorSpec:
@@ -116,13 +123,15 @@ def build(module: torch.nn.Module, job: Job) -> Built:
     _check_output(model, job, feeds[0])
     try:
         selfcheck.add_clip(model, job.task, feeds)
+        if job.dp_batch is None:
+            job = replace(job, dp_batch=lots.dp_batch(model, job.task, job.batch, feeds[0]))
         graphs = _graphs(model, job, feeds[0])
     except Unsupported as error:
         raise UserError("GF402", str(error)) from error
     except (RuntimeError, ValueError) as error:
         why = f"it does not work on a single example: {reason(error)}"
         raise UserError("GF402", why) from error
-    errors = selfcheck.check(model, job.task, graphs, feeds)
+    errors = selfcheck.check(model, job.task, graphs, feeds, job.private_batch)
     files = {**graphs, PARAMETERS: to_bytes(model.pack().numpy())}
     manifest = _manifest(model, job, files)
     return Built(archive.build(manifest, files), errors)
@@ -215,13 +224,14 @@ def _graphs(model: FlatModel, job: Job, feed: selfcheck.Feed) -> dict[str, bytes
 
 def _dp_graph(model: FlatModel, parts: Functions, job: Job, args: list[torch.Tensor]) -> Any:
     """All examples at once where that fits in memory and vmap knows the layers, else a Scan."""
-    if 4 * job.batch * model.count <= job.vmap_bytes_max:
+    if 4 * job.private_batch * model.count <= job.vmap_bytes_max:
         names = ["params", "x", "y", "w", "clip"]
+        some = [args[0], *(arg[: job.private_batch] for arg in args[1:4]), args[4]]
         with contextlib.suppress(Unsupported):
-            return export(parts.per_example, args, names, ["grad_sum", "loss"])
+            return export(parts.per_example, some, names, ["grad_sum", "loss"])
     one = [args[0], args[1][0], args[2][0]]
     single = export(parts.single, one, ["params", "x", "y"], ["grads", "loss"])
-    return scan.clipped_sum(single, job.batch)
+    return scan.clipped_sum(single, job.private_batch)
 
 
 def _check_job(model: FlatModel, job: Job) -> None:
@@ -255,11 +265,14 @@ def _draft(model: FlatModel, job: Job, files: Mapping[str, bytes]) -> Manifest:
     for name, shape in model.named:
         layout.append(TensorEntry(name=name, shape=list(shape), offset=at))
         at += math.prod(shape)
+    split = job.private_batch != job.batch
     rss = job.rss_max_mb or RSS_BASE_MB + math.ceil(RSS_COPIES * 4 * at / 1e6)
     return Manifest(
+        format=SPLIT_FORMAT if split else FORMAT,
         name=job.name,
         task=job.task,
         batch=job.batch,
+        dp_batch=job.private_batch if split else msgspec.UNSET,
         classes=job.classes,
         input=job.input,
         target=job.target,

@@ -27,6 +27,8 @@ def ports(graph: str, manifest: Manifest) -> tuple[tuple[Port, ...], tuple[Port,
     """(inputs, outputs) of the file `graph`, in order."""
     f32 = DType.F32.value
     count, batch = manifest.parameters.count, manifest.batch
+    if graph == DP_GRADIENT:
+        batch = manifest.private_batch
     params = Port("params", f32, (count,))
     x = Port("x", manifest.input.dtype.value, (batch, *manifest.input.shape))
     y = Port("y", manifest.target.dtype.value, (batch, *manifest.target.shape))

@@ -13,12 +13,13 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from gossipfl.bundle.refused import BundleRefused, Reason
 from gossipfl.parameters import Layout, Tensor
 
 FORMAT = 1
+SPLIT_FORMAT = 2  # with `dp_batch`; one without it is of format 1, with the bytes it always had
 MANIFEST_BYTES_MAX = 256 * 1024  # a layout of 4,096 tensors fits; guess with room
 GRAPH_BYTES_MAX = 16 * 1024 * 1024  # graphs hold no parameters: the shipped ones have under 20 kB
 PARAMETERS_MAX = 64 * 1024 * 1024  # 256 MiB of float32: the largest update the protocol would move
@@ -119,10 +120,11 @@ class SelfTest(_Part, frozen=True, kw_only=True):
 class Manifest(_Part, frozen=True, kw_only=True):
     """See the module. `parse` is the only way from bytes to one."""
 
-    format: Annotated[int, Meta(ge=FORMAT, le=FORMAT)] = FORMAT
+    format: Annotated[int, Meta(ge=FORMAT, le=SPLIT_FORMAT)] = FORMAT
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
     task: Task
     batch: Annotated[int, Meta(ge=1, le=BATCH_MAX)]
+    dp_batch: Annotated[int, Meta(ge=1, le=BATCH_MAX)] | UnsetType = UNSET
     classes: Annotated[int, Meta(ge=0, le=CLASSES_MAX)]  # 0 for regression
     input: TensorSpec
     target: TensorSpec
@@ -142,6 +144,14 @@ class Manifest(_Part, frozen=True, kw_only=True):
             return Layout(tuple(Tensor(t.name, tuple(t.shape), t.offset) for t in self.layout))
         except ValueError as error:
             raise BundleRefused(Reason.MANIFEST, f"layout: {error}") from error
+
+    @property
+    def private_batch(self) -> int:
+        """How many examples dp_grad.onnx takes at once: `batch`, or fewer.
+
+        A secret sample has a random size: small batches leave less of the last one empty.
+        """
+        return self.batch if self.dp_batch is UNSET else self.dp_batch
 
     @property
     def logits_shape(self) -> tuple[int, ...]:
@@ -185,6 +195,11 @@ def _check(manifest: Manifest) -> None:
 
 def _problems(manifest: Manifest) -> list[str]:
     found: list[str] = []
+    split = manifest.dp_batch is not UNSET
+    if split != (manifest.format == SPLIT_FORMAT):
+        found.append(f"dp_batch goes with format {SPLIT_FORMAT}, and only with it")
+    if split and manifest.private_batch >= manifest.batch:
+        found.append(f"a dp_batch of {manifest.private_batch}, not below {manifest.batch}")
     task, spec = manifest.task, manifest.target
     labels = task is not Task.REGRESSION
     if spec.dtype is not (DType.I64 if labels else DType.F32):

@@ -44,6 +44,12 @@ def _add_from_torch(verbs: Any) -> None:
     make.add_argument("--input", type=shape, required=True, metavar="N[,N...]", help="one example")
     make.add_argument("--classes", type=int, default=0, metavar="N")
     make.add_argument("--batch", type=int, default=32, metavar="N", help="of one step (32)")
+    make.add_argument(
+        "--dp-batch",
+        type=int,
+        metavar="N",
+        help="examples that dp_grad.onnx takes at once (default: from what an example costs)",
+    )
     make.add_argument("-o", "--out", type=Path, required=True, metavar="X.gfl")
     tasks = ("classification", "regression", "sequence")
     make.add_argument("--task", choices=tasks, default=tasks[0])
@@ -118,6 +124,7 @@ def _job(args: Namespace, file: Path) -> Any:
         name=(args.name or file.stem.replace("_", "-")).lower(),
         input_shape=args.input,
         batch=args.batch,
+        dp_batch=args.dp_batch,
         classes=args.classes,
         task=Task(args.task),
         target_shape=args.target,
@@ -177,6 +184,7 @@ def check_bundle(args: Namespace) -> Result:
         "signer_checked": args.fleet is not None,
         "task": manifest.task.value,
         "input": [manifest.batch, *manifest.input.shape],
+        "dp_batch": manifest.private_batch,
         "classes": manifest.classes,
         "parameters": count,
         "bytes_per_exchange": {"f32": 4 * count},
@@ -199,6 +207,7 @@ def _check_text(args: Namespace, manifest: Manifest, data: dict[str, Any]) -> st
             f"  id          {data['bundle']}",
             f"  signer      {signed}",
             f"  task        {manifest.task.value}, input {data['input']}{labels}",
+            f"  privacy     dp_grad.onnx takes {data['dp_batch']} examples at once",
             f"  parameters  {data['parameters']:,}",
             f"  exchange    {data['bytes_per_exchange']['f32']:,} bytes (f32) per model",
             f"  step        {data['step_ms']} ms here, {data['rss_mb']} MB with the checks",

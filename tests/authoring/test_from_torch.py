@@ -13,11 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from gossipfl import bundles  # noqa: E402
-from gossipfl.authoring import decompositions, selfcheck  # noqa: E402
+from gossipfl.authoring import decompositions, lots, selfcheck  # noqa: E402
 from gossipfl.authoring.from_torch import Job, build  # noqa: E402
 from gossipfl.authoring.functions import FlatModel  # noqa: E402
 from gossipfl.bundle import archive  # noqa: E402
-from gossipfl.bundle.manifest import DP_GRADIENT, GRAPHS, Task  # noqa: E402
+from gossipfl.bundle.manifest import DP_GRADIENT, GRAPHS, DType, Task, TensorSpec  # noqa: E402
 from gossipfl.errors import UserError  # noqa: E402
 
 nn = torch.nn
@@ -51,7 +51,7 @@ def test_every_graph_that_ships_is_within_1e_5_of_torch(name: str, examples: Pat
     )
     selfcheck.add_clip(model, manifest.task, feeds)
     graphs = {graph: bundle.files[graph] for graph in GRAPHS}
-    errors = selfcheck.check(model, manifest.task, graphs, feeds)
+    errors = selfcheck.check(model, manifest.task, graphs, feeds, manifest.private_batch)
     assert set(errors) == set(GRAPHS)
     assert max(errors.values()) < 1e-5
 
@@ -80,6 +80,66 @@ def conv_net() -> Any:
     return nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dp_batch", [1, 3])
+def test_private_training_is_the_same_whatever_the_batch_of_its_graph(dp_batch: int) -> None:
+    """Up to the rounding of float32 sums: the same samples, the same noise, the same model."""
+    import numpy as np
+
+    from device_agent.trainer import OnnxTrainer
+    from gossipfl.messages import Training
+    from gossipfl.privacy import RecordPrivacy
+
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((60, 64)), rng.integers(0, 4, 60)
+    mode = RecordPrivacy(clip=0.5, z=1.0, sample_rate=0.2, steps=8, lot=12)
+    models = []
+    for size in (8, dp_batch):
+        job = Job(name="split", input_shape=(1, 8, 8), batch=8, dp_batch=size, classes=4)
+        bundle = build(conv_net(), job).bundle
+        assert bundle.manifest.private_batch == size
+        assert bundle.manifest.format == (2 if size < 8 else 1)
+        trainer = OnnxTrainer(bundle, x, y, x, y)
+        training = Training(learning_rate=0.5, momentum=0.9)
+        models.append(trainer.train_private(bundle.initial, training, mode, b"k" * 32).vector)
+    before, after = models
+    assert np.linalg.norm(after - before) < 1e-5 * np.linalg.norm(before - bundle.initial)
+
+
+class TestHowManyAtOnce:
+    def test_costly_examples_few_at_once_and_cheap_ones_the_whole_batch(
+        self, examples: Path
+    ) -> None:
+        for name, batch, size in (("mnist_cnn", 32, 8), ("digits_mlp", 32, 32)):
+            class_name = SHIPPED[name.replace("_", "-")][1]
+            model = FlatModel(getattr(importlib.import_module(name), class_name)())
+            shape = [1, 28, 28] if name == "mnist_cnn" else [64]
+            specs = TensorSpec(dtype=DType.F32, shape=shape), TensorSpec(dtype=DType.I64)
+            (feed, *_) = selfcheck.random_feeds(model, batch, *specs, 10, None)
+            assert lots.dp_batch(model, Task.CLASSIFICATION, batch, feed) == size
+
+    @pytest.mark.parametrize("example_s", [1e-7, 1e-5, 3e-5, 1e-4, 1e-3, 1e-1])
+    def test_no_other_power_of_two_costs_clearly_less(
+        self, monkeypatch: pytest.MonkeyPatch, example_s: float
+    ) -> None:
+        model, batch = FlatModel(nn.Linear(4, 3)), 32
+        monkeypatch.setattr(lots, "seconds_per_example", lambda *_: example_s)
+        found = lots.dp_batch(model, Task.CLASSIFICATION, batch, {})
+
+        def cost(size: int) -> float:
+            runs = sum(-(-n // size) for n in range(20, 45)) / 25  # a lot of 32, more or less
+            return runs * (lots.RUN_S + lots.PARAMETER_S * model.count + example_s * size)
+
+        assert cost(found) <= 1.1 * min(cost(2**power) for power in range(6))
+
+    @pytest.mark.parametrize("dp_batch", [0, -1, 5, 10**6])
+    def test_one_that_makes_no_sense_is_refused(self, dp_batch: int) -> None:
+        job = Job(name="x", input_shape=(4,), batch=4, dp_batch=dp_batch, classes=3)
+        with pytest.raises(UserError) as caught:
+            build(nn.Linear(4, 3), job)
+        assert caught.value.code == "GF402"
 
 
 @pytest.mark.slow

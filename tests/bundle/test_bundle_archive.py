@@ -28,6 +28,8 @@ from gossipfl.bundle.refused import BundleRefused, Reason
 from gossipfl.errors import Exit
 
 Parts = dict[str, bytes]
+# as it shipped when there was only format 1
+DIGITS_LOGISTIC_ID = "20a3a25d7bec1f534f28e75c50afb2852802428a8becd645d723d0dffe422e0c"
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +266,23 @@ class TestManifest:
         with pytest.raises(BundleRefused) as caught:
             parse(manifest_with(lambda plain: plain.update({field: value})))
         assert caught.value.reason is Reason.MANIFEST
+
+    def test_a_split_batch_is_of_format_2_and_below_the_batch(self) -> None:
+        found = parse(manifest_with(lambda plain: plain.update(format=2, dp_batch=8)))
+        assert (found.batch, found.private_batch) == (32, 8)
+        assert encode(found) == manifest_with(lambda plain: plain.update(format=2, dp_batch=8))
+        for number, size in ((1, 8), (2, 32), (2, 33), (2, 0), (2, -8), (2, 8.0), (2, None)):
+            fields = {"format": number, "dp_batch": size}
+            with pytest.raises(BundleRefused) as caught:
+                parse(manifest_with(lambda plain, fields=fields: plain.update(fields)))
+            assert caught.value.reason is Reason.MANIFEST
+
+    def test_a_bundle_of_format_1_keeps_its_bytes_and_its_id(self, bundle: Bundle) -> None:
+        """Fleets train with bundles that were made before there was a format 2."""
+        assert bundle.manifest.format == 1
+        assert b"dp_batch" not in bundle.manifest_bytes
+        assert bundle.manifest.private_batch == bundle.manifest.batch
+        assert bundle.id.hex() == DIGITS_LOGISTIC_ID
 
     @pytest.mark.parametrize(
         "data",

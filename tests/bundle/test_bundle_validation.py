@@ -17,16 +17,19 @@ from bundlekit import DEVICE, MEMBER, OPERATOR, VERIFY, changed, edited, shipped
 from hostile import CASES, Edit, add, constant, node
 from onnx import TensorProto, helper
 
+from device_agent.batches import pad
 from device_agent.bundles import validate
 from device_agent.bundles.dryrun import examine
 from device_agent.bundles.validate import VERDICTS, Limits, admit, judge, try_out
 from device_agent.bundles.verdicts import ENTRIES_MAX, Verdict, VerdictFile, checker
+from device_agent.runtime import session
 from device_agent.trainer import OnnxTrainer
 from gossipfl import bundles
 from gossipfl.bundle import archive, signing
 from gossipfl.bundle.archive import Bundle
-from gossipfl.bundle.manifest import EVALUATE, GRADIENT, PARAMETERS, Budget
+from gossipfl.bundle.manifest import DP_GRADIENT, EVALUATE, GRADIENT, PARAMETERS, Budget
 from gossipfl.bundle.refused import BundleRefused, Reason
+from gossipfl.bundle.selftest import selftest_batch
 from gossipfl.messages import Training
 
 Command = Callable[..., tuple[int, str, str]]
@@ -99,6 +102,59 @@ def test_ten_hostile_bundles_ten_refused_and_this_process_goes_on(tmp_path: Path
     assert trainer.loss(trainer.train(trainer.initial, Training(), 1)) < trainer.loss(
         trainer.initial
     )
+
+
+def _unclipped(model: onnx.ModelProto) -> None:
+    for one in model.graph.node:
+        for position, name in enumerate(one.input):
+            if name == "clip":
+                one.input[position] = "far"
+    model.graph.initializer.append(constant("far", 1e9, np.float32))
+
+
+def _of_the_batch(model: onnx.ModelProto) -> None:
+    for value in model.graph.input:
+        if value.name in ("x", "y", "w"):
+            value.type.tensor_type.shape.dim[0].dim_value = 32
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"), [(_unclipped, Reason.SELFTEST), (_of_the_batch, Reason.INTERFACE)]
+)
+def test_a_graph_for_fewer_examples_than_the_batch_is_checked_as_well(
+    edit: Edit, reason: Reason
+) -> None:
+    bundle = shipped(bundles.MNIST_CNN)
+    assert bundle.manifest.private_batch == 8
+    with pytest.raises(BundleRefused) as caught:
+        examine(edited(bundle, DP_GRADIENT, edit))
+    assert caught.value.reason is reason
+    wrong = changed(bundle, dp_batch=4)
+    with pytest.raises(BundleRefused) as caught:
+        examine(wrong)
+    assert caught.value.reason is Reason.INTERFACE
+
+
+def test_a_batch_that_is_only_called_dynamic_is_refused_since_its_gradients_are_wrong() -> None:
+    """Sizes of the batch sit in constants: one example is spread over all places, silently."""
+    bundle = shipped(bundles.REGRESSION)
+
+    def free(model: onnx.ModelProto) -> None:
+        for value in model.graph.input:
+            if value.name in ("x", "y", "w"):
+                value.type.tensor_type.shape.dim[0].dim_param = "N"
+
+    loose = edited(bundle, DP_GRADIENT, free)
+    batch = selftest_batch(bundle.manifest)
+    feed = {"params": bundle.initial, "clip": np.array(1e9, np.float32)}
+    one = {"x": batch.x[:1], "y": batch.y[:1], "w": batch.w[:1]}
+    padded = {name: pad(value, bundle.manifest.batch) for name, value in one.items()}
+    right = session(bundle.files[DP_GRADIENT]).run(None, {**feed, **padded})[0]
+    found = session(loose.files[DP_GRADIENT]).run(None, {**feed, **one})[0]
+    assert np.linalg.norm(found - right) > np.linalg.norm(right), "and onnxruntime says nothing"
+    with pytest.raises(BundleRefused) as caught:
+        examine(loose)
+    assert caught.value.reason in (Reason.INTERFACE, Reason.SHAPE)
 
 
 @pytest.mark.parametrize("name", bundles.NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from device_agent.batches import Examples
+from device_agent.batches import Examples, pad
 from device_agent.clipped import ClippedSums
 from device_agent.runtime import session
 from device_agent.trainer import OnnxTrainer
@@ -60,6 +60,37 @@ def test_sums_are_those_of_numpy(digits: tuple[Array, Array], clip: float, count
     grads = per_example(flat.astype(np.float32).astype(float), x[chosen] / 16, y[chosen])
     wanted = clipped(grads, clip).sum(0)
     assert np.linalg.norm(found - wanted) <= 1e-5 * clip * max(1, count)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 31, 32, 33])
+def test_sums_of_a_split_batch_are_those_of_single_gradients(count: int) -> None:
+    """The convolutions: dp_grad.onnx takes 8 at once, grad.onnx one after the other."""
+    bundle = shipped(bundles.MNIST_CNN)
+    rng = np.random.default_rng(4)
+    x, y = rng.integers(0, 256, (40, 784)), rng.integers(0, 10, 40)
+    examples = Examples(bundle.manifest, x, y, "training")
+    chosen = np.sort(rng.permutation(40)[:count])
+    single = session(bundle.files["grad.onnx"])
+    w = np.zeros(32, np.float32)
+    w[0] = 1.0
+    wanted, clip = np.zeros(bundle.layout.count), 1.0
+    for one in chosen:
+        feed = {"params": bundle.initial, "w": w}
+        feed["x"], feed["y"] = pad(examples.x[[one]], 32), pad(examples.y[[one]], 32)
+        wanted += clipped(single.run(None, feed)[0][None].astype(float), clip)[0]
+    found = ClippedSums(bundle, examples)(bundle.initial, chosen, clip)
+    assert np.linalg.norm(found - wanted) <= 1e-5 * clip * max(1, count)
+    assert count == 0 or np.linalg.norm(found) > 0.1 * clip
+
+
+def test_a_split_batch_leaves_little_of_the_last_one_empty() -> None:
+    """Lots of one batch: a sample of 33 is 40 rows of work, not 64."""
+    bundle = shipped(bundles.MNIST_CNN)
+    examples = Examples(bundle.manifest, np.zeros((40, 784)), np.zeros(40), "training")
+    cuts = list(examples.taken(np.arange(33)))
+    assert [start for start, _ in cuts] == [0, 8, 16, 24, 32]
+    assert sum(len(cut.x) for _, cut in cuts) == 40
+    assert sum(cut.w.sum() for _, cut in cuts) == 33
 
 
 def test_an_example_that_explodes_adds_nothing_and_spoils_nobody(
