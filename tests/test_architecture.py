@@ -106,6 +106,8 @@ NEEDS = {
     "gossipfl.authoring": "torch",
     "gossipfl.hub.auth": "jwt",
     "gossipfl.hub.page": "jinja2",
+    "gossipfl.hub.reports.rendering": "jinja2",
+    "gossipfl.hub.reports.routes": "jinja2",
     "gossipfl.hub.database.postgres": "asyncpg",
 }
 

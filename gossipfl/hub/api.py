@@ -26,6 +26,9 @@ from gossipfl.hub.observing import ObservingApi
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.guests import Guests
 from gossipfl.hub.page.routes import PageApi
+from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.reports.office import Office
+from gossipfl.hub.reports.routes import ReportsApi
 from gossipfl.hub.rest.dispatch import Dispatcher
 from gossipfl.hub.rest.origins import Origins
 from gossipfl.hub.rest.routing import Route
@@ -79,7 +82,9 @@ class Api:
             max(SEEN_S, int(PACES[settings.pace.preset].live_s)),
             settings.star.holdout.stem if settings.star.holdout is not None else "",
         )
-        page = PageApi(self.feed, self.auth)
+        usual = settings.reports.tariffs
+        page = PageApi(self.feed, self.auth, usual)
+        reports = ReportsApi(self._office(), self.feed, usual)
         self.measurer = None if holdout is None else self._measurer(holdout)
         known = self.auth.authenticator
         self.dispatcher = Dispatcher(
@@ -89,12 +94,18 @@ class Api:
                 self.star,
                 lambda: self.dispatcher,
                 page,
+                reports,
                 is_loopback=settings.api.is_loopback,
             ),
             Guests(known) if settings.api.guests else known,
             as_page=page.as_page,
             origins=self.origins,
         )
+
+    def _office(self) -> Office:
+        hub, holdout = self._hub, self._hub.settings.star.holdout
+        name = holdout.stem if holdout is not None else ""
+        return Office(hub.database, hub.log, hub.identity.signer, hub.fleet, hub.clock, name)
 
     def _measurer(self, holdout: Holdout) -> Measurer:
         """Judges what devices publish, while this process leads."""
@@ -135,6 +146,7 @@ def table(
     star: Star,
     dispatcher: Callable[[], Dispatcher],
     page: PageApi,
+    reports: ReportsApi,
     *,
     is_loopback: bool = False,
 ) -> list[Route]:
@@ -147,6 +159,7 @@ def table(
         *ClientApi(star).routes(),
         *InsightApi(star, lambda: dispatcher().refused).routes(),
         *SteeringApi(star).routes(),
+        *reports.routes(),
         *page.routes(),
     ]
 
@@ -154,7 +167,9 @@ def table(
 def described() -> list[Route]:
     """All routes, for documents only: nothing is behind them."""
     page = PageApi(cast(Feed, None), cast(Auth, None))
-    return table(cast(Auth, None), cast(Star, None), cast(Callable[[], Dispatcher], None), page)
+    reports = ReportsApi(cast(Office, None), cast(Feed, None), Tariffs())
+    nothing = cast(Callable[[], Dispatcher], None)
+    return table(cast(Auth, None), cast(Star, None), nothing, page, reports)
 
 
 def token_seed(state: Path) -> bytes:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from gossipfl.config import PACES
 from gossipfl.errors import UserError
+from gossipfl.hub.reports.settings import ReportsSection
 from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, networks, one_of
 from gossipfl.toml_files import near, read_file
 
@@ -196,6 +197,7 @@ class HubSettings:
     desk: DeskSection = field(default_factory=DeskSection)
     pace: PaceSection = field(default_factory=PaceSection)
     star: StarSection = field(default_factory=StarSection)
+    reports: ReportsSection = field(default_factory=ReportsSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
 
     @property
@@ -218,6 +220,7 @@ SECTIONS: dict[str, type[Any]] = {
     "desk": DeskSection,
     "pace": PaceSection,
     "star": StarSection,
+    "reports": ReportsSection,
     "logging": LoggingSection,
 }
 
@@ -279,6 +282,8 @@ def _value(section: str, key: str, value: Any, where: str, folder: Path) -> Any:
         keys = [r.key for r in ROWS if r.section == section]
         raise UserError("GF101", f"{where}: {key!r} in [{section}]{near(key, keys)}")
     found = tuple(value) if isinstance(value, list) else value
+    if found == "" and row.kind == float | None:
+        return None  # as in the template: not set
     if not _fits(found, row.kind):
         raise UserError("GF102", f"{where}: {section}.{key} = {value!r} is of another type")
     problem = row.doc.problem(found)
@@ -294,7 +299,7 @@ def _fits(value: object, kind: Any) -> bool:
         return kind is bool and isinstance(value, bool)
     if kind == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    if kind is float:
+    if kind in (float, float | None):
         return isinstance(value, (int, float))
     return isinstance(value, int if kind is int else str)
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from logkit import SIGNER
 from pagekit import FLEET, Story, kept
 
 from gossipfl.hub.auth.routes import AuthApi
@@ -26,6 +27,9 @@ from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.guests import Guests
 from gossipfl.hub.page.routes import PageApi
+from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.reports.office import Office
+from gossipfl.hub.reports.routes import ReportsApi
 from gossipfl.hub.rest.access import Authenticator, Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 
@@ -42,7 +46,12 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, told: Story, *, guests: bool = False, live_s: int = 60
+    folder: Path,
+    told: Story,
+    *,
+    guests: bool = False,
+    live_s: int = 60,
+    usual: Tariffs = Tariffs(),  # noqa: B008 - it is frozen
 ) -> AsyncIterator[Served]:
     """An operator `ann`, an auditor `otto`, a viewer `vera`, and `lea`, who may see the site
     Graz; all with authkit's password."""
@@ -57,8 +66,10 @@ async def served(
     await feed.look()
     app = web.Application()
     who: Authenticator = Guests(auth.authenticator) if guests else auth.authenticator
-    page = PageApi(feed, auth)
-    table = [*AuthApi(auth).routes(), *page.routes()]
+    page = PageApi(feed, auth, usual)
+    office = Office(database, log, SIGNER, FLEET, lambda: int(clock.now), "digits")
+    reports = ReportsApi(office, feed, usual)
+    table = [*AuthApi(auth).routes(), *page.routes(), *reports.routes()]
     Dispatcher(None, table, who, as_page=page.as_page).install(app)
     runner = web.AppRunner(app, shutdown_timeout=1.0, **SERVER_OPTIONS)
     await runner.setup()

@@ -18,9 +18,11 @@ from gossipfl.hub.page import compose, influence
 from gossipfl.hub.page.blocks import quantiles, spent_at_most
 from gossipfl.hub.page.chronicle import Chronicle, Known, Merge
 from gossipfl.hub.page.facts import Facts, LogFacts, Measured
-from gossipfl.hub.page.model import Check, Level, State, Tariffs
-from gossipfl.hub.page.query import Query, rows, tariffs
+from gossipfl.hub.page.model import Check, Level, State
+from gossipfl.hub.page.query import Query, rows
 from gossipfl.hub.page.rendering import Renderer, fleet_csv
+from gossipfl.hub.reports.asked import tariffs
+from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.identity import device_name, short_name
 from gossipfl.messages import ChainRef, Privacy, Receipt, Sums
 from gossipfl.wire import decode, open_envelope
@@ -204,7 +206,7 @@ def test_costs_by_hand() -> None:
     moved = pulls * 248
     assert lines["Kept local"].value == f"{raw / 1e3:.1f} kB"
     assert lines["Against raw upload"].value == f"{moved / raw:.2f} ×"
-    assert lines["Traffic saved"].value == f"{(raw - moved) / 1e9 * 2.0:.2f} EUR"
+    assert lines["Traffic saved"].value == f"{(raw - moved) / 1e9 * 2.0:.3g} EUR"
     dearer = compose.page(facts(told, tariffs=replace(rates, price=20.0))).cost
     assert dearer is not None
     assert dearer.lines != cost.lines
@@ -276,7 +278,7 @@ def test_quantiles_by_hand() -> None:
     ("raw", "problem"), [("ten", True), ("-1", True), ("nan", True), ("1e99", True), ("2,5", False)]
 )
 def test_tariffs_are_numbers(raw: str, problem: bool) -> None:
-    made, told = tariffs(Query(raw=raw))
+    made, told = tariffs(Query(raw=raw), Tariffs())
     assert bool(told) is problem
     assert made.raw_mb == (None if problem else 2.5)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
-from gossipfl.hub.page import words
 from gossipfl.hub.page.facts import Facts
 from gossipfl.hub.page.fleet import Roster, note
 from gossipfl.hub.page.influence import RECENT
@@ -27,12 +25,12 @@ from gossipfl.hub.page.model import (
     State,
     WeightLine,
 )
+from gossipfl.hub.reports.costs import Flow, costs
 from gossipfl.identity import device_name, short_name
 from gossipfl.messages import Privacy as Terms
 from gossipfl.privacy.gaussian import epsilon_of
 
 BINS = 48  # points of a line over time: what 600 pixels can show
-DAY_S = 86_400
 REASONS_MAX = 4
 KEPT_OUT = (State.SHUT_OUT, State.LEFT_OUT, State.REVOKED)
 
@@ -250,50 +248,17 @@ def evidence(facts: Facts) -> Evidence | None:
 def cost(facts: Facts, fleet: Roster) -> Cost | None:
     """None until it is known how large an update is. Everything is counted over the log."""
     sizes = [s.update_bytes for s in facts.sightings.values() if s.update_bytes is not None]
-    pulls = sum(k.pulled for k in fleet.all_known())
-    if not sizes or not pulls:
+    known = fleet.all_known()
+    models = sum(k.pulled for k in known)
+    if not sizes or not models:
         return None
-    size, tariffs = median(sizes), facts.tariffs
-    moved = pulls * size
-    days = max(1, facts.chronicle.newest - (facts.chronicle.first or 0)) / DAY_S
-    since = datetime.fromtimestamp(facts.chronicle.first or 0, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    lines = [
-        Formula(
-            "Models moved",
-            words.size(moved),
-            f"{pulls:,} models merged × {words.size(size)} each, since {since}",
-        )
-    ]
-    kwh = moved / 1e9 * tariffs.kwh_per_gb
-    energy = f"{words.size(moved)} × {tariffs.kwh_per_gb:g} kWh/GB"
-    lines.append(Formula("Energy of the network", f"{kwh * 1e3:.2f} Wh", energy))
-    if tariffs.price is not None:
-        paid = moved / 1e9 * tariffs.price
-        what = f"{words.size(moved)} × {tariffs.price:g} {tariffs.currency}/GB"
-        lines.append(Formula("Traffic", f"{paid:.2f} {tariffs.currency}", what))
-    if tariffs.kwh_price is not None:
-        what = f"{kwh * 1e3:.2f} Wh × {tariffs.kwh_price:g} {tariffs.currency}/kWh"
-        lines.append(Formula("Power", f"{kwh * tariffs.kwh_price:.4f} {tariffs.currency}", what))
-    if tariffs.raw_mb is not None:
-        lines += _raw(tariffs.raw_mb, moved, days, fleet, facts)
-    return Cost(tariffs, tuple(lines))
-
-
-def _raw(raw_mb: float, moved: float, days: float, fleet: Roster, facts: Facts) -> list[Formula]:
-    """Against sending the raw data to a server."""
-    tariffs = facts.tariffs
-    senders = sum(fleet.states[d] is not State.REVOKED for d in fleet.devices)
-    raw = senders * raw_mb * 1e6 * days
-    day = "day" if days == 1 else "days"
-    what = f"{words.count(senders, 'device')} × {raw_mb:g} MB a day × {days:.3g} {day}, none sent"
-    lines = [Formula("Kept local", words.size(raw), what)]
-    if raw > 0:
-        what = f"{words.size(moved)} of models / {words.size(raw)} of raw data"
-        lines.append(Formula("Against raw upload", f"{moved / raw:.2f} ×", what))
-    if tariffs.price is not None:
-        saved = (raw - moved) / 1e9 * tariffs.price
-        what = (
-            f"({words.size(raw)} − {words.size(moved)}) × {tariffs.price:g} {tariffs.currency}/GB"
-        )
-        lines.append(Formula("Traffic saved", f"{saved:.2f} {tariffs.currency}", what))
-    return lines
+    flow = Flow(
+        models=models,
+        update_bytes=median(sizes),
+        devices=sum(fleet.states[d] is not State.REVOKED for d in fleet.devices),
+        rounds=sum(k.receipts for k in known),
+        first=facts.chronicle.first or 0,
+        last=facts.chronicle.newest,
+    )
+    found = costs(flow, facts.tariffs)
+    return Cost(facts.tariffs, tuple(Formula(f.name, f.shown, f.formula) for f in found))

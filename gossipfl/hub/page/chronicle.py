@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,9 +84,12 @@ class Line:
 
 
 class Chronicle:
-    """Feed it the log from the beginning, in order."""
+    """Feed it the log from the beginning, in order. `on_receipt` is told of each that is read."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, on_receipt: Callable[[Logged, Receipt], None] = lambda entry, receipt: None
+    ) -> None:
+        self._on_receipt = on_receipt
         self.size = 0
         self.devices: dict[bytes, Known] = {}
         self.policies: list[Policy] = []  # the highest last
@@ -134,7 +137,7 @@ class Chronicle:
     def _read(self, entry: Logged, subject: bytes, data: bytes, is_old: bool) -> str:
         match entry.kind:
             case EntryKind.RECEIPT:
-                return self._receipt(subject, data, is_old)
+                return self._receipt(entry, subject, data, is_old)
             case EntryKind.MEMBER:
                 return self._member(entry, data)
             case EntryKind.POLICY:
@@ -152,7 +155,7 @@ class Chronicle:
             case _:
                 return _in_words(data)
 
-    def _receipt(self, subject: bytes, data: bytes, is_old: bool) -> str:
+    def _receipt(self, entry: Logged, subject: bytes, data: bytes, is_old: bool) -> str:
         known = self.known(subject)
         known.receipts += 1
         if is_old:
@@ -160,6 +163,7 @@ class Chronicle:
             return ""
         envelope = open_envelope(data, "receipt", _LIMITS.entry_bytes)
         receipt = decode(envelope.payload, Receipt, _LIMITS.entry_bytes)
+        self._on_receipt(entry, receipt)
         for merged in receipt.merged:
             other = self.known(merged.device)
             if merged.influence > 0.0:

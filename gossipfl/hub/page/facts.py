@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gossipfl.hub.page.chronicle import Chronicle
-from gossipfl.hub.page.model import Check, CheckpointBox, Tariffs
+from gossipfl.hub.page.model import Check, CheckpointBox
+from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.messages import Head
 
 

@@ -22,7 +22,8 @@ from gossipfl.hub.page.blocks import KEPT_OUT
 from gossipfl.hub.page.chronicle import Chronicle, Logged
 from gossipfl.hub.page.facts import Facts, LogFacts, Measured, Sighting
 from gossipfl.hub.page.fleet import roster
-from gossipfl.hub.page.model import Check, CheckpointBox, DevicePage, Page, Tariffs
+from gossipfl.hub.page.model import Check, CheckpointBox, DevicePage, Page
+from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.messages import Head
 from gossipfl.wire import decode
 

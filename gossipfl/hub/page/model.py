@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gossipfl.hub.reports.costs import Tariffs
+
 
 class Level(StrEnum):
     """How loud something is. Each has its own shape and word on the page, not only a colour."""
@@ -222,17 +224,6 @@ class Formula:
     name: str
     value: str
     formula: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tariffs:
-    """What the person who looks assumes; None: nothing yet."""
-
-    raw_mb: float | None = None  # per device, a day
-    price: float | None = None  # per GB
-    kwh_per_gb: float = 0.06  # Aslan et al. 2018 (J. Industrial Ecology), fixed-line, 2015
-    kwh_price: float | None = None
-    currency: str = "EUR"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
-from gossipfl.hub.page.model import DeviceRow, Tariffs
+from gossipfl.hub.page.model import DeviceRow
+from gossipfl.hub.reports.asked import TariffQuery
 
 TEXT_MAX = 64
-AMOUNT_MAX = 1e9
 COLUMNS = (
     ("device", "Device", ""),
     ("state", "State", ""),
@@ -40,18 +39,13 @@ _KEYS: dict[str, Callable[[DeviceRow], Any]] = {
 }
 
 
-class Query(msgspec.Struct, frozen=True):
+class Query(TariffQuery, frozen=True):
     """All texts, as forms send them: an empty field is one that says nothing."""
 
     find: str = ""
     state: str = ""
     sort: str = ""
     down: str = ""
-    raw: str = ""
-    price: str = ""
-    energy: str = ""
-    power: str = ""
-    currency: str = ""
 
     def given(self) -> dict[str, str]:
         return {k: v for k, v in msgspec.to_builtins(self).items() if v}
@@ -83,36 +77,3 @@ def rows(query: Query, devices: Sequence[DeviceRow]) -> list[DeviceRow]:
     known = [row for row in found if key(row) is not None]
     known.sort(key=key, reverse=bool(query.down))
     return known + [row for row in found if key(row) is None]
-
-
-def tariffs(query: Query) -> tuple[Tariffs, str]:
-    """The tariffs, and what is wrong with them; a wrong one counts as not given."""
-    problems: list[str] = []
-
-    def amount(text: str, name: str) -> float | None:
-        plain = text.strip().replace(",", ".")
-        if not plain:
-            return None
-        try:
-            value = float(plain)
-        except ValueError:
-            value = math.nan
-        if not 0.0 <= value <= AMOUNT_MAX:
-            problems.append(f"{name} is a number from 0 to {AMOUNT_MAX:g}")
-            return None
-        return value
-
-    energy = amount(query.energy, "kWh per GB")
-    currency = query.currency.strip()
-    if currency and not (currency.isalpha() and len(currency) <= 4):
-        problems.append("a currency has one to four letters")
-        currency = ""
-    usual = Tariffs()
-    made = Tariffs(
-        raw_mb=amount(query.raw, "raw data"),
-        price=amount(query.price, "the price per GB"),
-        kwh_per_gb=usual.kwh_per_gb if energy is None else energy,
-        kwh_price=amount(query.power, "the price per kWh"),
-        currency=currency or usual.currency,
-    )
-    return made, "; ".join(problems)

@@ -33,44 +33,63 @@ def static(name: str) -> bytes:
     return (FOLDER / "static" / name).read_bytes()
 
 
+def environment(*folders: Path) -> Environment:
+    """Templates of the page, and of `folders`, with what they may call."""
+    made = Environment(
+        loader=FileSystemLoader([*folders, FOLDER / "templates"]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.globals.update(
+        assets=assets(),
+        age=words.age,
+        band=charts.band,
+        clock=words.clock,
+        columns=COLUMNS,
+        count=words.count,
+        figure=words.figure,
+        good=Level.GOOD,
+        graph=peer_graph.drawn,
+        meter=_meter,
+        percent=words.percent,
+        references=_references,
+        size=words.size,
+        small=lambda value: f"{value:.2g}",
+        spark=charts.spark,
+        stale_most=_stale_most,
+        state_words=STATE_WORDS,
+        states=list(State),
+        symbol=peer_graph.symbol,
+        when=words.when,
+        whole=lambda value: f"{value:g}",
+    )
+    return made
+
+
+def assets() -> str:
+    """A hash of all static files: part of their addresses."""
+    return hashlib.sha256(b"".join(static(name) for name in STATIC)).hexdigest()[:12]
+
+
 class Renderer:
     """Made once; templates are read once."""
 
     def __init__(self) -> None:
-        self.assets = hashlib.sha256(b"".join(static(name) for name in STATIC)).hexdigest()[:12]
-        self._environment = Environment(
-            loader=FileSystemLoader(FOLDER / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._environment.globals.update(
-            assets=self.assets,
-            age=words.age,
-            band=charts.band,
-            clock=words.clock,
-            columns=COLUMNS,
-            count=words.count,
-            figure=words.figure,
-            good=Level.GOOD,
-            graph=peer_graph.drawn,
-            meter=_meter,
-            percent=words.percent,
-            references=_references,
-            size=words.size,
-            small=lambda value: f"{value:.2g}",
-            spark=charts.spark,
-            stale_most=_stale_most,
-            state_words=STATE_WORDS,
-            states=list(State),
-            symbol=peer_graph.symbol,
-            when=words.when,
-            whole=lambda value: f"{value:g}",
-        )
+        self._environment = environment()
 
-    def page(self, page: Page, query: Query, problem: str, caller: str, signed_in: bool) -> str:
+    def page(
+        self,
+        page: Page,
+        query: Query,
+        problem: str,
+        caller: str,
+        signed_in: bool,
+        *,
+        sees_compliance: bool = False,
+    ) -> str:
         shown = rows(query, page.devices)
         return self._render(
             "page.html",
@@ -79,6 +98,7 @@ class Renderer:
             shown=shown,
             kept=query.kept(),
             sort_link=query.link,
+            sees_compliance=sees_compliance,
             caller_name=caller,
             signed_in=signed_in,
         )

@@ -21,8 +21,10 @@ from gossipfl.hub.page import compose
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.guests import GUEST
 from gossipfl.hub.page.model import Page
-from gossipfl.hub.page.query import Query, tariffs
+from gossipfl.hub.page.query import Query
 from gossipfl.hub.page.rendering import STATIC, Renderer, fleet_csv, static
+from gossipfl.hub.reports.asked import tariffs
+from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.rest.access import PEOPLE, PUBLIC, Caller, Role
 from gossipfl.hub.rest.problems import Problem, absent, busy, forbidden, malformed
 from gossipfl.hub.rest.routing import Call, Raw, Route
@@ -59,10 +61,11 @@ class EventsQuery(msgspec.Struct, frozen=True):
 
 
 class PageApi:
-    """Handlers."""
+    """Handlers. `usual`: the tariffs that count where nobody asks for others."""
 
-    def __init__(self, feed: Feed, auth: Auth) -> None:
+    def __init__(self, feed: Feed, auth: Auth, usual: Tariffs | None = None) -> None:
         self._feed = feed
+        self._usual = usual or Tariffs()
         self._auth = auth
         self._api = AuthApi(auth)
         self._renderer = Renderer()
@@ -108,13 +111,15 @@ class PageApi:
 
     async def show_page(self, hub: Any, call: Call) -> Raw:
         query: Query = call.query
-        rates, problem = tariffs(query)
-        page = self._seen_by(call, self._feed.page(rates, _insecure(call.request)))
+        rates, problem = tariffs(query, self._usual)
+        page = self._seen_by(call, self._feed.page(rates, insecure(call.request)))
         who, signed_in = _who(call.caller)
-        return _html(self._renderer.page(page, query, problem, who, signed_in))
+        may = call.caller.role is not Role.VIEWER
+        text = self._renderer.page(page, query, problem, who, signed_in, sees_compliance=may)
+        return _html(text)
 
     async def show_device(self, hub: Any, call: Call) -> Raw:
-        if _is_limited(call.caller):
+        if is_limited(call.caller):
             raise forbidden("devices are not for viewers who are limited to labels")
         try:
             device = parse_device_name(call.path["device"])
@@ -123,7 +128,7 @@ class PageApi:
         it = self._feed.device(device)
         if it is None:
             raise absent("no device of this name has been heard of")
-        page = self._feed.page(tariffs(Query())[0], _insecure(call.request))
+        page = self._feed.page(self._usual, insecure(call.request))
         return _html(self._renderer.device(it, page, *_who(call.caller)))
 
     async def verify_now(self, hub: Any, call: Call) -> web.Response:
@@ -131,7 +136,7 @@ class PageApi:
         return web.Response(status=303, headers={**HEADERS, "Location": "/#evidence"})
 
     async def fleet_table(self, hub: Any, call: Call) -> Raw:
-        page = self._seen_by(call, self._feed.page(tariffs(Query())[0]))
+        page = self._seen_by(call, self._feed.page(self._usual))
         named = {"Content-Disposition": 'attachment; filename="fleet.csv"'}
         return Raw(fleet_csv(page).encode(), "text/csv", {**HEADERS, **named})
 
@@ -193,7 +198,7 @@ class PageApi:
     def _seen_by(self, call: Call, page: Page) -> Page:
         if call.caller.role is Role.VIEWER:
             page = compose.without_people(page)
-        return compose.limited(page) if _is_limited(call.caller) else page
+        return compose.limited(page) if is_limited(call.caller) else page
 
     # --- coming and going --------------------------------------------------------------------
 
@@ -273,7 +278,7 @@ def _who(caller: Caller) -> tuple[str, bool]:
     return (caller.subject, caller.subject != GUEST.subject)
 
 
-def _is_limited(caller: Caller) -> bool:
+def is_limited(caller: Caller) -> bool:
     return caller.role is Role.VIEWER and bool(caller.labels)
 
 
@@ -294,7 +299,7 @@ def _fields(body: bytes) -> dict[str, str]:
     return dict(pairs)
 
 
-def _insecure(request: web.Request) -> str:
+def insecure(request: web.Request) -> str:
     """Why what is shown could be read or changed on its way; "" if it cannot."""
     if request.secure or request.remote in ("127.0.0.1", "::1"):
         return ""

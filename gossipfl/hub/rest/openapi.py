@@ -119,7 +119,7 @@ def _responses(route: Route, of: Mapping[Any, Any]) -> dict[str, Any]:
     elif route.status == 204:
         good = {"204": {"description": "done"}}
     else:
-        content = {route.answer_kind: {"schema": {}}}
+        content = {kind: {"schema": {}} for kind in (route.answer_kind, *route.answer_kinds)}
         good = {str(route.status): {"description": "done", "content": content}}
     problem = {PROBLEM_TYPE: {"schema": of[ProblemBody]}}
     refusals = {

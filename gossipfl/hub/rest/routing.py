@@ -68,6 +68,7 @@ class Route:
     bytes_max: int | Callable[[], int] = JSON_BYTES_MAX
     status: int = 200
     answer_kind: str = JSON
+    answer_kinds: tuple[str, ...] = ()  # beside that one, for whom asks for them
     tag: str = ""
     refusals: tuple[int, ...] = ()
     is_exempt: bool = False  # from pace and from how many may be under way: health, events

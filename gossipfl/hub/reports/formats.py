@@ -1,0 +1,75 @@
+"""Reports as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from gossipfl.hub.reports.compliance import ComplianceReport
+from gossipfl.hub.reports.contribution import Contribution
+from gossipfl.hub.reports.performance import Performance
+from gossipfl.hub.reports.summary import Summary
+from gossipfl.hub.reports.value import CostReport
+
+Report = ComplianceReport | Contribution | CostReport | Performance | Summary
+
+
+def as_json(report: Report) -> bytes:
+    """Indented, for people and programs alike."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+
+
+def as_csv(report: Report) -> bytes:
+    """The report's main table, one row of headings first (RFC 4180, UTF-8)."""
+    match report:
+        case ComplianceReport():
+            rows = _claims(report)
+        case Contribution():
+            rows = _structs(report.rows, ("device", "state", "rounds", "published",
+                            "merged_by_others", "refused_by_others", "influence", "bytes",
+                            "incentive"))  # fmt: skip
+        case CostReport():
+            rows = _structs(report.figures, ("key", "name", "value", "unit", "formula"))
+        case Performance():
+            rows = _structs(report.points, ("time", "rounds", "devices", "merged", "refused",
+                            "alarms", "round_s", "bytes"))  # fmt: skip
+        case Summary():
+            rows = _boxes(report)
+    out = io.StringIO()
+    csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
+    return out.getvalue().encode()
+
+
+def _structs(rows: Iterable[msgspec.Struct], names: Sequence[str]) -> Iterable[Sequence[Any]]:
+    yield names
+    for row in rows:
+        yield [getattr(row, name) for name in names]
+
+
+def _claims(report: ComplianceReport) -> Iterable[Sequence[Any]]:
+    names = ("framework", "article", "asks", "status", "count", "first", "last", "supports")
+    yield (*names, "limits", "proven")
+    for claim in report.claims:
+        plain = [getattr(claim, name) for name in (*names, "limits")]
+        yield [*plain, " ".join(str(index) for index in claim.proven)]
+
+
+def _boxes(report: Summary) -> Iterable[Sequence[Any]]:
+    yield ("name", "value", "words")
+    yield ("Headline", report.headline, "")
+    for box in (*report.boxes, *report.costs):
+        yield (box.name, box.value, box.words)
+    for words in report.attention:
+        yield ("Attention", words, "")
+    yield ("Privacy", report.privacy, "")
+    yield ("Compliance", report.compliance, "")
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula is quoted as text."""
+    is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if is_formula else "" if value is None else value

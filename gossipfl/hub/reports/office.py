@@ -1,0 +1,157 @@
+"""Where a hub makes its reports: reads its log and tables, one report at a time, and logs each
+compliance report that it signs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from gossipfl.audit.entries import EntryKind, account_subject
+from gossipfl.config import Limits
+from gossipfl.errors import PeerError
+from gossipfl.hub import pseudonyms
+from gossipfl.hub.database import Database
+from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.log.log import HubLog
+from gossipfl.hub.page.facts import Measured
+from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.reports.facts import Facts, LogPart
+from gossipfl.hub.reports.history import History
+from gossipfl.hub.reports.signing import signed
+from gossipfl.identity import Signer
+from gossipfl.messages import Head
+from gossipfl.wire import decode
+
+WAITING_MAX = 8  # guess: people who look at one instance at one instant
+MEASURED_MAX = 10_000  # guess: a day of preset lan
+
+_MEASURED = (
+    "SELECT time, low, middle, high, merged, disagreement FROM measured ORDER BY time DESC LIMIT ?"
+)
+_HEADS = "SELECT head FROM fleet_devices WHERE head IS NOT NULL LIMIT ?"
+
+
+class TooMany(Exception):
+    """Too many wait for a report."""
+
+
+class Office:
+    """`signer` has the log's key. `holdout` names the public examples. `clock`: seconds since 1970,
+    for the entry that a report leaves; no report has a time of it."""
+
+    def __init__(
+        self,
+        database: Database,
+        hub_log: HubLog,
+        signer: Signer,
+        fleet: bytes,
+        clock: Callable[[], int],
+        holdout: str = "",
+    ) -> None:
+        self._database = database
+        self._log = hub_log
+        self._signer = signer
+        self._fleet = fleet
+        self._clock = clock
+        self._holdout = holdout
+        self.key = hub_log.key
+        self._history = History(hub_log.reader, hub_log.key)
+        self._erasures = -1
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def compliance(self, size: int | None, by: str | None) -> bytes:
+        """The signed report on the first `size` entries, or on all under the newest checkpoint.
+        With `by` it is durably noted, once for each report, who had it made. Raises TooMany, and
+        what `History.read` raises."""
+        async with self._read(size) as history:
+            body = await history.compliance(self._fleet)
+            covered = history.tally.size
+        if by is not None:
+            await self._note(body, covered, by)
+        return signed(body, covered, self._log.key, self._signer)
+
+    @asynccontextmanager
+    async def facts(self, tariffs: Tariffs) -> AsyncIterator[Facts]:
+        """What the other reports are made from: only while this is open, as the log goes on."""
+        async with self._read() as history:
+            checkpoint, _ = await history.checkpoint()
+            tally = history.tally
+            devices = [d.device for d in tally.devices()]
+            yield Facts(
+                tally=tally,
+                log=LogPart(
+                    origin=checkpoint.origin,
+                    entries=checkpoint.size,
+                    checkpoint=checkpoint.number,
+                    time=checkpoint.time,
+                    first=tally.chronicle.first,
+                    last=tally.chronicle.newest,
+                ),
+                names=await pseudonyms.of(self._database, devices),
+                update_bytes=await update_sizes(self._database),
+                measured=await measured(self._database),
+                tariffs=tariffs,
+                holdout=self._holdout,
+            )
+
+    @asynccontextmanager
+    async def _read(self, size: int | None = None) -> AsyncIterator[History]:
+        """The log up to there. What was read before somebody was erased is forgotten."""
+        if self._waiting >= WAITING_MAX:
+            raise TooMany(f"{self._waiting} wait for a report already")
+        self._waiting += 1
+        try:
+            async with self._turn:
+                erasures = await self._erased()
+                if erasures != self._erasures:
+                    self._history = History(self._log.reader, self._log.key)
+                    self._erasures = erasures
+                history = self._history
+                if size is not None and size != history.tally.size:
+                    history = History(self._log.reader, self._log.key)
+                await history.read(size)
+                yield history
+        finally:
+            self._waiting -= 1
+
+    async def _erased(self) -> int:
+        async with self._database.transaction(write=False) as transaction:
+            row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
+        return 0 if row is None else int(row["n"])
+
+    async def _note(self, body: bytes, size: int, by: str) -> None:
+        digest = hashlib.sha256(body).hexdigest()
+        told = {"by": by, "entries": size, "report": "compliance", "sha256": digest}
+        data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+        key = f"report/{size}/{digest}"
+        draft = Draft(EntryKind.REPORT, account_subject(by), data, self._clock(), key)
+        await self._log.append([draft])
+
+
+async def update_sizes(database: Database) -> tuple[int, ...]:
+    """Of each device's newest update, bytes."""
+    async with database.transaction(write=False) as transaction:
+        rows = await transaction.rows(_HEADS, Limits().devices)
+    found = []
+    for row in rows:
+        try:
+            head = decode(row["head"], Head, Limits().head_bytes)
+        except PeerError:
+            continue  # of a newer version; the page's feed says so in the log
+        if head.update is not None:
+            found.append(head.update.size)
+    return tuple(sorted(found))
+
+
+async def measured(database: Database) -> tuple[Measured, ...]:
+    """By time."""
+    async with database.transaction(write=False) as transaction:
+        rows = await transaction.rows(_MEASURED, MEASURED_MAX)
+    return tuple(
+        Measured(r["time"], r["low"], r["middle"], r["high"], r["merged"], r["disagreement"])
+        for r in reversed(rows)
+    )

@@ -1,0 +1,32 @@
+"""The JSON Schema (2020-12) of a signed compliance report, made from the types that write it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gossipfl.hub.reports.compliance import ComplianceReport
+
+SCHEMA_ID = "urn:gossipfl:compliance-report:1"
+
+
+class SignedReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`signature`: a C2SP signed note over log, size and the digest of the report's bytes."""
+
+    report: ComplianceReport
+    signature: str
+
+
+def compliance_schema() -> dict[str, Any]:
+    """Deterministic, so that it can be kept in a file and compared."""
+    (shape,), components = msgspec.json.schema_components(
+        [SignedReport], ref_template="#/$defs/{name}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "gossipfl compliance report, format 1",
+        **shape,
+        "$defs": dict(sorted(components.items())),
+    }

@@ -1,0 +1,134 @@
+"""The statement on differential privacy that goes with a report, from the log alone: pure.
+
+It says what the policy in force promises and what releases can have cost at most: each update that
+a device's receipts name counts with the least noise that the policy before it allowed. Each
+device's own ledger is more exact, and stays on the device (`gossipfl privacy status`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from gossipfl.hub.reports.tally import Part, Tally, has_noise
+from gossipfl.hub.star.budget import Spec, spec_of, terms_of
+from gossipfl.messages import ChainRef, Policy
+from gossipfl.privacy.ledger import Ledger
+from gossipfl.privacy.statement import said
+
+_NOBODY = ChainRef(1, bytes(32))
+DIGITS = 4  # of an epsilon, rounded up: what differs between processors is far below
+FROM_LOG = (
+    "releases that no receipt in the log names",
+    "noise that a device says it added and did not: its own examples are what it harms",
+)
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Words = Annotated[str, Meta(max_length=600)]
+
+
+class PrivacyStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All fields but the first five are null where no noise is promised. `epsilon`: spent at most
+    by the device that spent most; null: no bound, `words` says why."""
+
+    mode: Words
+    words: Words
+    devices: Count
+    releases_all: Count
+    releases_without_noise: Count
+    epsilon: float | None = None
+    epsilon_max: float | None = None
+    delta: float | None = None
+    unit: Words | None = None
+    neighbours: Words | None = None
+    adversary: Words | None = None
+    mechanism: Words | None = None
+    clip: float | None = None
+    z: float | None = None
+    sigma: float | None = None
+    sample_rate: float | None = None
+    steps: Count | None = None
+    releases: Count | None = None
+    releases_max: Count | None = None
+    accountant: Words | None = None
+    accountant_version: Count | None = None
+    rng: Words | None = None
+    not_covered: list[Words] = []
+
+
+def stated(tally: Tally) -> PrivacyStatement:
+    parts = [p for p in tally.parts.values() if p.releases]
+    policy = tally.chronicle.policy
+    bare = sum(p.bare for p in parts)
+    plain = PrivacyStatement(
+        mode=policy.privacy.mode if policy is not None else "none",
+        words=_words(policy),
+        devices=len(parts),
+        releases_all=sum(p.releases for p in parts),
+        releases_without_noise=bare,
+    )
+    if policy is None or not has_noise(policy.privacy):
+        return plain
+    return _noisy(plain, policy, parts)
+
+
+def _words(policy: Policy | None) -> str:
+    if policy is None:
+        return "There is no policy in the log: nothing is promised."
+    privacy = policy.privacy
+    match privacy.mode:
+        case "off":
+            return "Privacy is off: models are published without noise, and nothing is promised."
+        case "group-sum" if not has_noise(privacy):
+            return (
+                "Devices sum in groups: only a group's mean is seen. No noise is added to it, so "
+                "no epsilon is claimed."
+            )
+        case "group-sum":
+            return "Devices sum in groups, and each adds noise before; epsilon is of that noise."
+    return "Each device adds noise before it publishes, and stops when its budget is spent."
+
+
+def _noisy(plain: PrivacyStatement, policy: Policy, parts: Iterable[Part]) -> PrivacyStatement:
+    spec, terms = spec_of(policy.privacy), terms_of(policy.privacy)
+    if terms is None:
+        return plain
+    ledgers = [_ledger(part, spec) for part in parts] or [_ledger(Part(), spec)]
+    spent = {_key(ledger): ledger.spent(terms.delta, terms.unit) for ledger in _unlike(ledgers)}
+    worst = max(ledgers, key=lambda ledger: (spent[_key(ledger)], ledger.releases))
+    told = said(worst.account(spec, terms)).plain()
+    words = plain.words
+    if told["epsilon"] is None:
+        why = "some releases had no noise, or noise of another unit"
+        words += f" For what was published so far there is no bound: {why}."
+    names = set(PrivacyStatement.__struct_fields__) - {"not_covered", "epsilon"}
+    return msgspec.structs.replace(
+        plain,
+        **{name: told[name] for name in told.keys() & names},
+        words=words,
+        epsilon=None if told["epsilon"] is None else _up(told["epsilon"]),
+        not_covered=[*told["not_covered"], *FROM_LOG],
+    )
+
+
+def _ledger(part: Part, spec: Spec) -> Ledger:
+    return Ledger(b"", _NOBODY, part.releases, part.bare > 0, MappingProxyType(part.spends))
+
+
+def _key(ledger: Ledger) -> tuple[object, ...]:
+    return ledger.unknown, *sorted(ledger.spends.items())
+
+
+def _unlike(ledgers: Iterable[Ledger]) -> list[Ledger]:
+    """One of each: many devices have released the same, and an accountant may take a second."""
+    return list({_key(ledger): ledger for ledger in ledgers}.values())
+
+
+def _up(value: float) -> float:
+    scale = 10.0**DIGITS
+    return math.ceil(value * scale - 1e-6) / scale
