@@ -2,9 +2,9 @@
 
 Statistical detectors: distance, norm, direction, copies, collusion; the behavioural ones are in
 `conduct`. All are pure functions that name a `Cause`; what follows from it, and how often it must
-be seen, is `reputation`'s business. Distances count by the fleet's own spread, never by a
-fixed number: under strong skew honest devices lie far apart, and in a probe a fixed multiple
-silenced them (86.8 to 75.4 %). Nearness is never a merit.
+be seen, is `reputation`'s business. Distances count by the fleet's own spread and by the way that
+it has come, never by a fixed number: under strong skew honest devices lie far apart, and in a probe
+a fixed multiple silenced them (86.8 to 75.4 %). Nearness is never a merit.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ CHUNK = 1 << 15
 PEERS_MIN = 4  # below that a median means nothing
 FAR_RATIO = 3.0
 """An outlier is at least so many times the median distance: as the first probes, and never less."""
+FAR_WAY = 0.5
+"""And at least so far away as this part of the way that the merge has come from params0. The
+fleet's spread shrinks for ever as it agrees, what a device with unlike data learns in a round does
+not: by spread alone it stands apart in the end, though it is near. The way come is public, the same
+for a joiner, and no liar whom the rule refuses can stretch it; the size of the own steps differs
+tenfold between honest devices. In 16 honest histories of seven simulated devices (digits, MLP,
+Dirichlet 0.1 to 0.5, 120 rounds and more) somebody was shut out at the end of 16 without this, of
+3 with a quarter, of 1 with a third or more, that one for going backward. A liar may lie nearer by
+this without being called far; the rule refuses it all the same, and who goes against the merges is
+called at any distance."""
 GAP_MIN = 1.5
 GAP_POWER = 1.0
 """And so many times as far as the farthest that is none; or, where these spread wider, by this
@@ -220,11 +230,12 @@ def crowding(
 # --- judging ------------------------------------------------------------------------------------
 
 
-def apart(distances: Sequence[float], most: int) -> set[int]:
+def apart(distances: Sequence[float], most: int, way: float = 0.0) -> set[int]:
     """The rows above the widest gap, if there is one: at most `most`, far, and well apart.
 
     With d_in the farthest row below the gap, d_mid the median of all and d_out the nearest above:
-    d_out >= FAR_RATIO d_mid and d_out >= d_in max(GAP_MIN, (d_in / d_mid)^GAP_POWER).
+    d_out >= FAR_RATIO d_mid and d_out >= d_in max(GAP_MIN, (d_in / d_mid)^GAP_POWER), and
+    d_out >= FAR_WAY `way`, the distance of the merge from params0 in the same unit (0: unknown).
     """
     m = len(distances)
     if m < PEERS_MIN or most < 1:
@@ -234,11 +245,12 @@ def apart(distances: Sequence[float], most: int) -> set[int]:
     if middle <= 0.0:
         return set()
     best, cut = 0.0, m
+    far = max(FAR_RATIO * middle, FAR_WAY * way)
     for first in range(max(m - most, (m - 1) // 2 + 1), m):
         inner, outer = distances[order[first - 1]], distances[order[first]]
         wide = outer / inner
         least = max(GAP_MIN, (inner / middle) ** GAP_POWER)
-        if outer >= FAR_RATIO * middle and wide >= least and wide > best:
+        if outer >= far and wide >= least and wide > best:
             best, cut = wide, first
     return set(order[cut:])
 

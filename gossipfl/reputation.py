@@ -104,12 +104,18 @@ class Reputation:
             self.of(device).suspicion = suspicion
 
     def merged(
-        self, pull: Mapping[bytes, Seen], attackers: int, now: float, needed: int = 0
+        self,
+        pull: Mapping[bytes, Seen],
+        attackers: int,
+        now: float,
+        needed: int = 0,
+        way: float = 0.0,
     ) -> list[tuple[bytes, str]]:
         """After a merge of ours: every peer that was in it. `attackers`: how many may stand apart,
         those assumed and not yet proven. Who is in quarantine still leaves room for others: it may
         be honest, and then the liars are all still there. `needed`: so many peers the rule needs,
-        and as many are left. Returns who goes into quarantine, and the reasons."""
+        and as many are left. `way`: L2 distance of the merge from params0; 0 if it is unknown.
+        Returns who goes into quarantine, and the reasons."""
         self._merges += 1
         for device, standing in self._standings.items():
             if (standing.outlying or standing.crowded) and device not in pull:
@@ -119,7 +125,8 @@ class Reputation:
         typical = distances[(len(distances) - 1) // 2] if distances else 0.0
         for device, seen in pull.items():
             self._take(self.of(device), seen, typical)
-        outliers, astray = self._outliers(attackers, now)
+        relative = way / typical if typical > 0.0 else 0.0
+        outliers, astray = self._outliers(attackers, now, relative)
         even = 1.0 / (len(pull) + 1)
         norms = [s.traits.norm for d, s in pull.items() if s.traits and d not in outliers]
         found = []
@@ -161,9 +168,10 @@ class Reputation:
         out = 1 + sum(self.is_quarantined(device, now) for device in known)
         return 2 * out <= len(known) and len(known) - out >= needed
 
-    def _outliers(self, attackers: int, now: float) -> tuple[set[bytes], set[bytes]]:
+    def _outliers(self, attackers: int, now: float, way: float) -> tuple[set[bytes], set[bytes]]:
         """Who stands apart from all peers that we know, by what it was like over time: one pull is
-        too small to know how far honest devices spread. Second, who of them goes the other way."""
+        too small to know how far honest devices spread. Second, who of them goes the other way.
+        `way`: the way come, over the typical distance."""
         if attackers < 1:
             return set(), set()
         known = [
@@ -173,7 +181,7 @@ class Reputation:
             and standing.merges >= GRACE_MERGES
             and not self.is_quarantined(device, now)
         ]
-        far = apart([math.exp(standing.spread or 0.0) for _, standing in known], attackers)
+        far = apart([math.exp(standing.spread or 0.0) for _, standing in known], attackers, way)
         astray = opposed([standing.alike for _, standing in known], attackers)
         astray |= backward([standing.towards for _, standing in known], attackers)
         return {known[i][0] for i in far | astray}, {known[i][0] for i in astray}

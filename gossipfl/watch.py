@@ -82,7 +82,8 @@ class Watch:
         assumed = policy.attackers if policy is not None else 0
         attackers = max(0, assumed - core.condemned)
         needed = least(policy.rule, attackers) if policy is not None else 0
-        for device, reason in core.reputation.merged(pull, attackers, core.now, needed):
+        way = event.seen.travelled if event.seen is not None else 0.0
+        for device, reason in core.reputation.merged(pull, attackers, core.now, needed, way):
             core.quarantined(device, reason)
 
     def _compare(self, entry: Received, twin: int | None, entries: Sequence[Received]) -> None:

@@ -14,6 +14,7 @@ from gossipfl.anomaly import (
     AGAINST,
     BACKWARD,
     FAR_RATIO,
+    FAR_WAY,
     OF_FAULT,
     Cause,
     Traits,
@@ -174,18 +175,35 @@ def test_who_is_apart(distances: list[float], most: int, out: set[int]) -> None:
     assert apart(distances, most) == out
 
 
+@pytest.mark.parametrize(
+    ("distances", "way", "out"),
+    [
+        ([1, 1, 1.1, 1.2, 9], 9 / FAR_WAY, {4}),
+        ([1, 1, 1.1, 1.2, 9], 9.1 / FAR_WAY, set()),  # far for the others, near for the way come
+        ([1, 1, 1.1, 1.2, 2.9], 0.1, set()),  # at the start: by the spread alone
+        ([1, 1, 1.1, 6, 40], 40 / FAR_WAY, {4}),  # the near one of two stays
+        ([0.01, 0.01, 0.02, 0.01, 5], 1e6, set()),
+    ],
+)
+def test_nobody_is_apart_who_is_near_for_the_way_that_all_have_come(
+    distances: list[float], way: float, out: set[int]
+) -> None:
+    assert apart(distances, 2, way) == out
+
+
 @given(
     st.lists(st.floats(1e-6, 1e6), min_size=4, max_size=40),
     st.integers(0, 40),
+    st.just(0.0) | st.floats(0.0, 1e6),
 )
 def test_the_nearest_half_and_the_ordinary_are_never_apart(
-    distances: list[float], most: int
+    distances: list[float], most: int, way: float
 ) -> None:
-    out = apart(distances, most)
+    out = apart(distances, most, way)
     assert len(out) <= most
     middle = sorted(distances)[(len(distances) - 1) // 2]
     for i in out:
-        assert distances[i] >= FAR_RATIO * middle
+        assert distances[i] >= max(FAR_RATIO * middle, FAR_WAY * way)
         assert all(d <= distances[i] or j in out for j, d in enumerate(distances))
 
 

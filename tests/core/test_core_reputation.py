@@ -53,12 +53,18 @@ def seen(
 
 
 def merge(
-    held: Reputation, *, now: float = 0.0, attackers: int = 1, honest: int = 7, **peers: Seen
+    held: Reputation,
+    *,
+    now: float = 0.0,
+    attackers: int = 1,
+    honest: int = 7,
+    way: float = 0.0,
+    **peers: Seen,
 ) -> list[tuple[bytes, str]]:
     """One merge of seven honest peers, slightly different, and of those named (`p=`, `q=`)."""
     pull = {device: seen(1.0 + 0.02 * n) for n, device in enumerate(HONEST[:honest])}
     pull |= {{"p": P, "q": Q}[name]: found for name, found in peers.items()}
-    return held.merged(pull, attackers, now)
+    return held.merged(pull, attackers, now, way=way)
 
 
 def merges(held: Reputation, count: int, **how: Any) -> list[tuple[bytes, str]]:
@@ -251,6 +257,20 @@ def test_the_fleets_own_spread_decides() -> None:
         found += held.merged({**spread, P: seen(12.0, 0.0)}, 2, 0.0)
     assert found == []
     assert held.weight(P, 0.0) == 1.0
+
+
+def test_who_is_near_for_the_way_that_the_fleet_has_come_is_not_shut_out() -> None:
+    """The others have agreed and hardly move: twelve times their spread is next to nothing."""
+    near, far = reputation(), reputation()
+    assert merges(near, 200, way=100.0, p=seen(12.0, 0.0)) == []
+    assert near.suspected(P, 0.0) == (None, "")
+    assert near.weight(P, 0.0) == 1.0
+    assert [device for device, _ in merges(far, 200, way=20.0, p=seen(12.0, 0.0))] == [P]
+
+
+@pytest.mark.parametrize("lie", [lie for lie, cause, _ in LIES if cause is Cause.DIRECTION])
+def test_who_goes_the_other_way_is_called_however_near(lie: Seen) -> None:
+    assert [device for device, _ in merges(reputation(), 20, way=1e6, p=lie)] == [P]
 
 
 def test_whom_the_rule_cannot_do_without_is_not_shut_out() -> None:

@@ -329,6 +329,26 @@ async def test_a_liar_is_quarantined_and_said_why(hub: Stand) -> None:
     assert config["why"].startswith("quarantined")
 
 
+async def test_a_client_with_unlike_data_stays_when_the_others_have_agreed(hub: Stand) -> None:
+    """Far beside what the others still move, near beside the way that all have come."""
+    await hub.start(n=9, attackers=1, rule="nna", sample=8)
+    members = await puppets(hub, 8)
+    rng = np.random.default_rng(0)
+    await go(hub)
+    for number in range(12):
+        base = np.frombuffer((await newest(hub)).body, "<f4")
+        for each in members:
+            config = await asyncio.to_thread(each.config)
+            assert config["is_selected"], config["why"]
+            step = np.ones(len(base)) if number < 2 else rng.normal(0.0, 0.001, len(base))
+            if each is members[-1] and number >= 2:
+                step = rng.normal(0.0, 0.2, len(base))
+            await asyncio.to_thread(each.send, config, base + step)
+        await go(hub)
+    status = await hub.ask("GET", "/api/v1/security/status")
+    assert status["quarantined"] == {}
+
+
 # --- the holdout -----------------------------------------------------------------------------
 
 

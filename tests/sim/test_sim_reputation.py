@@ -63,6 +63,32 @@ def test_a_liar_is_called_what_it_is(name: str, cause: str) -> None:
             assert seen is None or seen.state in ("live", "away")
 
 
+def test_who_has_unlike_data_is_not_shut_out_when_the_others_have_agreed() -> None:
+    """After 60 rounds the spread of most models is small, and what one with other data learns in a
+    round is many times that, though a small part of what all have learnt: two devices of seven were
+    shut out by all others."""
+    scene = Scene(3, Setup(devices=7, alpha=0.3, attackers=1), checkers=[]).start()
+    scene.run_rounds(60, 60 * 3 * ROUND_S)
+    found = [opinion(scene, a, b) for a in scene.devices for b in scene.devices if a is not b]
+    assert len([peer for peer in found if peer is not None]) == 7 * 6
+    assert {(peer.device, peer.cause, peer.state) for peer in found if peer and peer.cause} == set()
+
+
+def test_who_begins_to_lie_when_all_have_agreed_is_called_soon() -> None:
+    """What lies within the way come is not apart: a liar is beyond it, or goes the other way."""
+    for name, cause in (("gaussian", "norm"), ("foe", "direction")):
+        scene = Scene(4, Setup(devices=8, alpha=0.3, attackers=1), checkers=[]).start()
+        scene.run_rounds(40, 40 * 3 * ROUND_S)
+        *honest, liar = scene.devices
+        corrupt(scene.world, [liar], attack(name, f=1, seed=1))
+        scene.run_rounds(12, 12 * 3 * ROUND_S, honest)
+        assert {calls(scene, d, liar, cause) for d in honest} == {True}, name
+        for device in honest:
+            for other in honest:
+                seen = opinion(scene, device, other)
+                assert seen is None or seen.state in ("live", "away")
+
+
 def test_a_quarantine_outlives_a_restart_and_a_person_may_end_it() -> None:
     scene = fleet("foe", devices=8, liars=1)
     device, liar = scene.devices[0], scene.devices[-1]

@@ -287,7 +287,8 @@ class Engine:
         policy, now = job.accepted.policy, self._clock()
         needed = least(policy.rule, policy.attackers)
         pull = merging.seen(event, entries)
-        for client, why in self._reputation.merged(pull, policy.attackers, now, needed):
+        way = event.seen.travelled if event.seen is not None else 0.0
+        for client, why in self._reputation.merged(pull, policy.attackers, now, needed, way):
             self._quarantined(client, why, now)
         accuracy = event.accuracy if event.accuracy is not None else reported
         self._stopping = self._stopping.merged(event.seen, accuracy, event.loss)
