@@ -38,6 +38,7 @@ ONE_AFTER_THE_OTHER = (
     "tests/fleet/test_fleet_cli.py",
     "tests/hub/test_complete_aggregation_server.py",
     "tests/hub/test_openapi.py",
+    "tests/hub/test_report_process.py",
     "tests/hub/test_two_instances.py",
     "tests/net/test_avahi.py",
     "tests/net/test_discovery.py",

@@ -24,8 +24,8 @@ SHOWN_MAX = 256  # as many as one bundle holds
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("audit", help="the hub's log: check, show, prove")
     words = parser.add_subparsers(dest="audit_verb", metavar="VERB")
-    one = words.add_parser("verify", help="check an export, or the proof of one entry, offline")
-    one.add_argument("export", type=Path, metavar="FILE", help="what `export` or `prove` wrote")
+    one = words.add_parser("verify", help="check an export, a proof, or a compliance report")
+    one.add_argument("export", type=Path, metavar="FILE", help="an export, proof or report")
     one.add_argument("--hub-key", type=Path, required=True, metavar="FILE", help="of the log")
     one.add_argument(
         "--witness", type=Path, action="append", default=[], metavar="FILE",
@@ -61,14 +61,18 @@ def verify(args: Namespace) -> Result:
     """VALID and exit 0, or the first thing that is wrong and exit 1."""
     from gossipfl.audit.proofs import MAGIC, PROOF_BYTES_MAX
 
-    hub = _key_of(args.hub_key)
-    witnesses = [_key_of(path) for path in args.witness]
+    hub = key_of(args.hub_key)
+    witnesses = [key_of(path) for path in args.witness]
     try:
         with args.export.open("rb") as file:
             begin = file.read(len(MAGIC))
             file.seek(0)
             if begin == MAGIC:
                 return _proof_verdict(file.read(PROOF_BYTES_MAX + 1), hub, witnesses)
+            if begin[:1] == b"{":
+                from gossipfl.cli.audit_reports import report_verdict
+
+                return report_verdict(file, hub)
             return _export_verdict(_verified(file, hub, witnesses))
     except OSError as error:
         raise UserError("GF215", f"{args.export}: {error.strerror}") from error
@@ -326,7 +330,7 @@ def words(payload: bytes) -> str:
     return f"{len(payload)} bytes, signed by whom it is about or by who decided it"
 
 
-def _key_of(path: Path) -> Key:
+def key_of(path: Path) -> Key:
     from gossipfl.audit.notes import parse_key
     from gossipfl.audit.refused import AuditRefused
 

@@ -41,6 +41,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Models", "bundle", "bundle", "make, sign and check the training job (.gfl)"),
     ("Models", "models", "models", "list and export the model that the device holds"),
     ("Evidence", "audit", "audit", "check, show and prove what a hub has recorded"),
+    ("Evidence", "report", "report", "a hub's reports: summary, compliance, cost and more"),
     ("Evidence", "privacy", "privacy", "plan what a budget buys; audit what leaks"),
     ("Hub", "hub", "hub", "the optional hub that records and shows: make it, run it"),
     ("Hub", "user", "user", "who may log in to a hub"),

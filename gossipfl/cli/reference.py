@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,13 @@ def hub_config_page() -> str:
         cells = (f"`{row.key}`", _default(row.default), _cell(row.doc.help), _cell(row.doc.origin))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def compliance_schema_file() -> str:
+    """docs/reference/compliance-report.schema.json"""
+    from gossipfl.hub.reports.schema import compliance_schema
+
+    return json.dumps(compliance_schema(), indent=1) + "\n"
 
 
 def rest_page() -> str:

@@ -31,6 +31,11 @@ HUB: dict[str, ErrorEntry] = {
         "set api.certificate and api.key, or let it listen on 127.0.0.1 behind a proxy",
         Exit.CONFIG,
     ),
+    "GF806": ErrorEntry(
+        "the hub does not answer",
+        "check its address, that it runs, and --ca if its certificate is one of your own",
+        Exit.UNREACHABLE,
+    ),
     "GF821": ErrorEntry(
         "not logged in, or the token is no longer valid",
         "get a token (POST /api/v1/auth/token), or refresh yours, and send it as a Bearer token",

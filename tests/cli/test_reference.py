@@ -29,6 +29,7 @@ FIELDS_DOCUMENTED = (
         ("config.md", reference.config_page),
         ("hub-config.md", reference.hub_config_page),
         ("rest.md", reference.rest_page),
+        ("compliance-report.schema.json", reference.compliance_schema_file),
         ("scenarios.md", scenario_reference.scenarios_page),
     ],
 )

@@ -112,7 +112,7 @@ DUTIES: tuple[Duty, ...] = (
         "Each receipt is signed by its device and chained to the one before; the log's root "
         "covers every entry, and devices witness its checkpoints.",
         "That the hub shows all others the same log is for witnesses' signatures to prove: name "
-        "some to `gossipfl audit verify`.",
+        "some to gossipfl audit verify.",
         (_K.RECEIPT, _K.EVIDENCE),
     ),
     Duty(
@@ -183,7 +183,7 @@ DUTIES: tuple[Duty, ...] = (
         "mechanism, accounting over all releases, random numbers, floating point",
         "The privacy statement names mechanism, accountant and generator; noise is rounded to an "
         "integer grid. Policies fix clip and noise.",
-        "A log cannot show that a device runs the code that it says. `gossipfl privacy audit` "
+        "A log cannot show that a device runs the code that it says. gossipfl privacy audit "
         "measures what leaks.",
         (_K.POLICY,),
         of_privacy=True,

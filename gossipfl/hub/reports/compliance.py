@@ -177,23 +177,25 @@ def _activity(tally: Tally) -> Activity:
 def _claim(tally: Tally, duty: Duty) -> Claim:
     facts = [tally.kinds[kind] for kind in duty.kinds if kind in tally.kinds]
     times = [s.time for f in facts for s in f.samples()]
-    policy = tally.chronicle.policy
-    is_noisy = policy is not None and has_noise(policy.privacy)
-    status: Status = "evidence" if facts else "no entry yet"
-    if duty.of_privacy and not is_noisy:
-        status = "not claimed"
     return Claim(
         framework=duty.framework,
         article=duty.article,
         asks=duty.asks,
         supports=duty.supports,
-        status=status,
+        status=status_of(tally, duty),
         count=tally.count(*duty.kinds),
         first=min(times, default=None),
         last=max(times, default=None),
         proven=[s.index for s in _samples(tally, duty)],
         limits=duty.limits,
     )
+
+
+def status_of(tally: Tally, duty: Duty) -> Status:
+    policy = tally.chronicle.policy
+    if duty.of_privacy and (policy is None or not has_noise(policy.privacy)):
+        return "not claimed"
+    return "evidence" if tally.count(*duty.kinds) else "no entry yet"
 
 
 def _samples(tally: Tally, duty: Duty) -> list[Seen]:

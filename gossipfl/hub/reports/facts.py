@@ -8,6 +8,7 @@ from statistics import median
 
 import msgspec
 
+from gossipfl.audit.checkpoints import Checkpoint
 from gossipfl.hub.page.facts import Measured
 from gossipfl.hub.reports.costs import Flow, Tariffs
 from gossipfl.hub.reports.tally import Tally
@@ -22,6 +23,18 @@ class LogPart(msgspec.Struct, frozen=True):
     time: int
     first: int | None
     last: int | None
+
+
+def part_of(tally: Tally, checkpoint: Checkpoint) -> LogPart:
+    """`checkpoint`: of the place where the tally stands."""
+    return LogPart(
+        origin=checkpoint.origin,
+        entries=checkpoint.size,
+        checkpoint=checkpoint.number,
+        time=checkpoint.time,
+        first=tally.chronicle.first,
+        last=tally.chronicle.newest if tally.size else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

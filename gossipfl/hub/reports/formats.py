@@ -73,3 +73,41 @@ def _cell(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula is quoted as text."""
     is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
     return f"'{value}" if is_formula else "" if value is None else value
+
+
+def as_text(report: Report) -> str:
+    """For a terminal: what matters, line by line."""
+    match report:
+        case ComplianceReport():
+            lines = [report.says, ""]
+            for c in report.claims:
+                told = f"{c.count:,} entries" if c.status == "evidence" else c.status
+                lines.append(f"{c.framework:<15} {c.article:<35} {told}")
+            lines += ["", f"privacy: {report.privacy.words}", f"root {report.log.root}, "
+                      f"{report.log.size:,} entries, checkpoint {report.log.number}"]  # fmt: skip
+        case Contribution():
+            lines = [report.formula, *filter(None, [report.words])]
+            lines += [
+                f"{r.device:<20} {100 * r.incentive:5.1f} %  influence {r.influence:8.2f}  "
+                f"merged {r.merged_by_others:>7,}  {r.state}"
+                for r in report.rows
+            ]
+        case CostReport():
+            lines = [f"{f.name:<28} {f.shown:>14}  {f.formula}" for f in report.figures]
+            lines += [f"{m.name}: not set {', '.join(m.not_set)}" for m in report.missing]
+            lines = [*filter(None, [report.words]), *lines]
+        case Performance():
+            merged = f"{report.models_merged:,} models merged, {report.models_refused:,} refused"
+            lines = [f"{report.rounds:,} merges by {report.devices} devices, {merged}"]
+            lines += [
+                f"{name:<8} median {spread.median}, 9 of 10 within {spread.p90} ({spread.count:,})"
+                for name, spread in (("round s", report.round), ("age s", report.age),
+                                     ("log s", report.logging), ("behind", report.behind))
+            ]  # fmt: skip
+        case Summary():
+            lines = [report.headline, ""]
+            rows = [*report.boxes, *report.costs]
+            lines += [f"{b.name:<28} {b.value:>14}  {b.words}" for b in rows]
+            lines += ["", *(f"! {words}" for words in report.attention), report.privacy]
+            lines.append(report.compliance)
+    return "\n".join(lines)

@@ -18,7 +18,7 @@ from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page.facts import Measured
 from gossipfl.hub.reports.costs import Tariffs
-from gossipfl.hub.reports.facts import Facts, LogPart
+from gossipfl.hub.reports.facts import Facts, part_of
 from gossipfl.hub.reports.history import History
 from gossipfl.hub.reports.signing import signed
 from gossipfl.identity import Signer
@@ -83,14 +83,7 @@ class Office:
             devices = [d.device for d in tally.devices()]
             yield Facts(
                 tally=tally,
-                log=LogPart(
-                    origin=checkpoint.origin,
-                    entries=checkpoint.size,
-                    checkpoint=checkpoint.number,
-                    time=checkpoint.time,
-                    first=tally.chronicle.first,
-                    last=tally.chronicle.newest,
-                ),
+                log=part_of(tally, checkpoint),
                 names=await pseudonyms.of(self._database, devices),
                 update_bytes=await update_sizes(self._database),
                 measured=await measured(self._database),

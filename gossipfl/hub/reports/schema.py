@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import msgspec
@@ -28,5 +29,11 @@ def compliance_schema() -> dict[str, Any]:
         "$id": SCHEMA_ID,
         "title": "gossipfl compliance report, format 1",
         **shape,
-        "$defs": dict(sorted(components.items())),
+        "$defs": {name: _tidy(components[name]) for name in sorted(components)},
     }
+
+
+def _tidy(shape: dict[str, Any]) -> dict[str, Any]:
+    """Without the indentation of docstrings, which some versions of Python keep."""
+    words = shape.get("description")
+    return shape if words is None else {**shape, "description": inspect.cleandoc(words)}

@@ -53,11 +53,9 @@ def check(document: bytes, key: Key) -> Checked:
     """Signature first, then the types, the checkpoint, and each proof. Raises AuditRefused."""
     if len(document) > DOCUMENT_BYTES_MAX:
         raise AuditRefused(f"a report has at most {DOCUMENT_BYTES_MAX} bytes")
-    body, gap, tail = document.removeprefix(BEGIN).rpartition(_BETWEEN)
-    if not document.startswith(BEGIN) or not gap or not tail.endswith(b"}\n"):
-        raise AuditRefused("not a signed report")
+    body, tail = _parts(document)
     try:
-        told = json.loads(tail[:-2])
+        told = json.loads(tail)
     except (ValueError, RecursionError) as error:
         raise AuditRefused("not a signed report") from error
     if not isinstance(told, str):
@@ -71,6 +69,22 @@ def check(document: bytes, key: Key) -> Checked:
         raise AuditRefused("not the only spelling of that report")
     _prove(report, key)
     return Checked(report, body, len(report.entries))
+
+
+def body_in(document: bytes) -> bytes | None:
+    """The report's bytes in a document, of which nothing is checked; None if it is none."""
+    try:
+        return _parts(document)[0]
+    except AuditRefused:
+        return None
+
+
+def _parts(document: bytes) -> tuple[bytes, bytes]:
+    """Body and signature, as they were sent. Raises AuditRefused."""
+    body, gap, tail = document.removeprefix(BEGIN).rpartition(_BETWEEN)
+    if not document.startswith(BEGIN) or not gap or not tail.endswith(b"}\n"):
+        raise AuditRefused("not a signed report")
+    return body, tail[:-2]
 
 
 def _typed(body: bytes) -> ComplianceReport:

@@ -7,6 +7,7 @@ import msgspec
 from gossipfl.audit.entries import EntryKind
 from gossipfl.hub.page import words
 from gossipfl.hub.reports.claims import DUTIES
+from gossipfl.hub.reports.compliance import status_of
 from gossipfl.hub.reports.facts import Facts, LogPart
 from gossipfl.hub.reports.performance import Performance, performance
 from gossipfl.hub.reports.stated import PrivacyStatement, stated
@@ -149,7 +150,7 @@ def _costs(money: CostReport) -> list[Box]:
 
 
 def _compliance(facts: Facts) -> str:
-    with_entries = sum(bool(facts.tally.count(*duty.kinds)) for duty in DUTIES)
+    with_entries = sum(status_of(facts.tally, duty) == "evidence" for duty in DUTIES)
     return (
         f"The log has entries that support {with_entries} of {len(DUTIES)} articles and points of "
         "GDPR, HIPAA, EU AI Act and NIST SP 800-226. The compliance report proves them."
