@@ -293,6 +293,9 @@ class Agent:
         return await self._onlooker.hand(event, self._driver.submit)
 
     async def bundle(self) -> bytes | None:
+        model = self.node.serving
+        if model is not None and model.bundle:
+            return model.bundle
         digest = self._loader.bundle_object
         if digest is None:
             return None

@@ -15,6 +15,7 @@ from gossipfl.documents import split_base
 from gossipfl.errors import PeerError, StoreError, UserError
 from gossipfl.messages import Lineage
 from gossipfl.parameters import Vector, from_bytes
+from gossipfl.trial import Spare, spare_serves
 from gossipfl.wire import decode
 
 
@@ -67,6 +68,12 @@ def _from_store(settings: Settings) -> CurrentModel:
         raise UserError("GF504", str(error)) from error
     finally:
         store.close()
+    name = device_name(identity.signer.device)
+    try:
+        if spare_serves(documents) or (documents.get("spare") and not documents.get("base")):
+            return _spare(name, documents["spare"])
+    except PeerError as error:
+        raise UserError("GF504", f"the stored model: {error}") from error
     if not documents.get("base") or not documents.get("bundle"):
         raise UserError("GF408", f"{settings.device.state} holds no merged model")
     try:
@@ -74,8 +81,14 @@ def _from_store(settings: Settings) -> CurrentModel:
         lineage = decode(header, Lineage)
     except PeerError as error:
         raise UserError("GF504", f"the stored base: {error}") from error
-    name = device_name(identity.signer.device)
     return _checked(name, read_bundle(documents["bundle"]), lineage, number, raw)
+
+
+def _spare(name: str, data: bytes) -> CurrentModel:
+    """The model from before, while another one is on trial."""
+    model = Spare.load(data).serving
+    bundle = read_bundle(model.bundle or b"")
+    return CurrentModel(name, bundle, model.lineage, model.base_round, model.base)
 
 
 def _checked(

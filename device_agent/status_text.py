@@ -11,7 +11,12 @@ Paint = Any
 
 WIDTH = 80
 _LABEL = 10
-_SHUT_OUT = ("quarantined", "condemned", "revoked", "evidence")
+_SHUT_OUT = ("quarantined", "condemned", "revoked", "blocked", "evidence")
+_TRIALS = {
+    "trying": "this device is a canary of the policy",
+    "declined": "went back to the policy before",
+    "changing": "another job begins",
+}
 _COLOURS = {"live": "green", "away": "dim"}
 _ORDER = {"live": 1, "away": 2}  # who is shut out comes first: that is why people look
 NOTE_LINES = 3
@@ -33,6 +38,8 @@ def status_text(status: Mapping[str, Any], paint: Paint) -> str:
         ("traffic", _traffic(status)),
         ("process", _process(status)),
     ]
+    if status.get("trial"):
+        rows.insert(4, ("trial", _trial(status["trial"])))
     for label, key in (("waits for", "waiting_for"), ("listening", "listen_only")):
         if status.get(key):
             rows.append((label, status[key]))
@@ -66,6 +73,14 @@ def _policy(policy: Mapping[str, Any] | None) -> str:
         f"{policy['term']}.{policy['version']}, run {policy['run']}: rule {policy['rule']}, "
         f"{policy['n']} devices, {policy['attackers']} assumed attackers{rounds}"
     )
+
+
+def _trial(trial: Mapping[str, Any]) -> str:
+    """Of a canary, and of who changes its job: which model it answers with."""
+    told = _TRIALS[trial["state"]] + (f": {trial['why']}" if trial["why"] else "")
+    if trial["state"] == "declined":
+        return told
+    return f"{told}; the {'model from before' if trial['serves'] == 'old' else 'new model'} serves"
 
 
 def _privacy(status: Mapping[str, Any]) -> list[tuple[str, str]]:

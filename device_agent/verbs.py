@@ -7,6 +7,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +37,7 @@ class House(Protocol):
         ...
 
     async def bundle(self) -> bytes | None:
-        """The bundle file in use."""
+        """The bundle file of the model that it answers with."""
         ...
 
 
@@ -69,6 +70,13 @@ def verbs(house: House) -> dict[str, Verb]:
     async def policy(fields: Fields) -> Answer:
         return await _handed(house, PolicyReceived(_data(fields)))
 
+    async def spread(fields: Fields) -> Answer:
+        try:
+            name = bytes.fromhex(str(fields.get("digest", "")))
+        except ValueError as error:
+            raise UserError("GF312", f"digest is not hex: {error}") from error
+        return Answer(asdict(house.node.spread(name)))
+
     async def revocation(fields: Fields) -> Answer:
         return await _handed(house, RevocationReceived(_data(fields)))
 
@@ -93,6 +101,7 @@ def verbs(house: House) -> dict[str, Verb]:
         "base": base,
         "bundle": bundle,
         "policy": policy,
+        "spread": spread,
         "revocation": revocation,
         "give-bundle": give_bundle,
         "release": release,
@@ -103,18 +112,18 @@ def verbs(house: House) -> dict[str, Verb]:
 def _base(house: House) -> Answer:
     """The current model: float32 bytes, and where it is from."""
     node = house.node
-    parameters, lineage = node.base, node.lineage
-    if parameters is None or lineage is None:
+    model = node.serving
+    if model is None:
         waiting = node.view().waiting_for
         raise UserError("GF408", f"this device waits for {waiting or 'its first merge'}")
     facts = {
         "device": device_name(house.device),
-        "round": node.base_round,
-        "bundle": lineage.bundle.hex(),
-        "run": lineage.run,
-        "layout": lineage.layout.hex(),
+        "round": model.base_round,
+        "bundle": model.lineage.bundle.hex(),
+        "run": model.lineage.run,
+        "layout": model.lineage.layout.hex(),
     }
-    return Answer(facts, to_bytes(parameters))
+    return Answer(facts, to_bytes(model.base))
 
 
 async def _handed(house: House, event: Event) -> Answer:

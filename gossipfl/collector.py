@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from gossipfl.aggregation import fits, plan
@@ -14,6 +15,7 @@ from gossipfl.messages import Head, Lineage, UpdateRef
 from gossipfl.objects import digest
 from gossipfl.parameters import Vector
 from gossipfl.peers import Peer
+from gossipfl.policies import Accepted
 from gossipfl.pulls import Pending, Purpose, weighted_sample
 from gossipfl.rounds import Phase, Received
 
@@ -35,9 +37,28 @@ class Collector:
     def eligible(self) -> dict[bytes, float]:
         """Live peers that may be asked, in a fixed order, and the weight of each. No hubs."""
         core = self._core
-        is_hub = core.roster.is_hub
-        live = (p.device for p in core.book.live(core.now) if not is_hub(p.device))
+        is_hub, is_apart = core.roster.is_hub, self._apart()
+        live = (
+            p.device
+            for p in core.book.live(core.now)
+            if not is_hub(p.device) and p.device not in core.blocked and not is_apart(p)
+        )
         return core.reputation.weights(live, core.now)
+
+    def _apart(self) -> Callable[[Peer], bool]:
+        """Whoever learns something else: canaries, while a policy names some for another job."""
+        core, time = self._core, self._core.time()
+        mine, whole, latest = core.in_force, core.policies.for_all(time), core.policies.latest(time)
+        if mine is not None and mine.policy.canary and _job(mine) != _job(whole):
+            chosen = frozenset(mine.policy.canary)
+            return lambda peer: peer.device not in chosen
+        if latest is not None and latest.policy.canary and _job(latest) != _job(mine):
+            others = frozenset(latest.policy.canary)
+            return lambda peer: (
+                peer.device in others
+                and (peer.head is None or peer.head.lineage != core.job.lineage)
+            )
+        return lambda _: False
 
     def collect(self, peers: dict[bytes, float], purpose: Purpose) -> None:
         """`peers`: who may be sampled, and with what weight."""
@@ -143,7 +164,7 @@ class Collector:
         if head is None or job.lineage is None:
             return
         collecting = pending.purpose in COLLECTING or pending.purpose is Purpose.MEMBER
-        if head.update is None or head.lineage != job.lineage:
+        if head.update is None or head.lineage != job.lineage or peer.device in core.blocked:
             self._nothing_new(pending, peer)
             return
         held = core.rounds.inbox.get(peer.device)
@@ -303,6 +324,10 @@ class Collector:
     def fetch_failed(self, pending: Pending) -> None:
         if self._is_current(pending) and pending.device is not None:
             self._core.rounds.settle(pending.device, self._core.now)
+
+
+def _job(accepted: Accepted | None) -> tuple[bytes, int] | None:
+    return (accepted.policy.bundle, accepted.policy.run) if accepted is not None else None
 
 
 def read_whole(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gossipfl.restorer import Restorer
     from gossipfl.steering import Steering
     from gossipfl.sums.part import GroupSums
+    from gossipfl.trial import Trial
     from gossipfl.upkeep import Upkeep
     from gossipfl.watch import Watch
     from gossipfl.witnessing import Witnessing
@@ -87,12 +88,14 @@ class Restraint:
     private: bool = False
     budget: str = ""  # the next release does not fit, or is not allowed here
     conflict: str = ""  # somebody else signs with our key, or our state cannot be restored
+    blocked: str = ""  # the policy blocks this device
     reconciled: bool = False
 
     @property
     def why(self) -> str:
         """With privacy on, local data decide nothing that can be seen: noise goes out then."""
-        return self.conflict or self.budget or self.resources or ("" if self.private else self.data)
+        why = self.conflict or self.blocked or self.budget or self.resources
+        return why or ("" if self.private else self.data)
 
 
 class Core:
@@ -109,6 +112,7 @@ class Core:
     restorer: Restorer
     steering: Steering
     sums: GroupSums
+    trial: Trial
     upkeep: Upkeep
     watch: Watch
     witnessing: Witnessing
@@ -148,6 +152,7 @@ class Core:
         self.evidence: dict[tuple[bytes, str], bytes] = {}
         self.records: dict[bytes, tuple[Record, bytes]] = {}
         self.in_force: Accepted | None = None
+        self.blocked: frozenset[bytes] = frozenset()  # devices, by the policy, until another one
         self.refused: dict[bytes, Fault] = {}  # in this round, for the receipt
         self.now = 0.0
         self.out: list[Effect] = []
@@ -211,6 +216,15 @@ class Core:
         if known is not None and known.member.tls is not None:
             self.emit(CutOff(device, known.member.tls))
 
+    def shun(self, device: bytes) -> None:
+        """Blocked for now: as `expel`, but where it is stays known, for it may be let in again."""
+        known = self.roster.by_device(device)
+        self.rounds.inbox.pop(device, None)
+        self.rounds.settle(device, self.now)
+        self.emit(*self.pulls.cancel_device(device))
+        if known is not None and known.member.tls is not None:
+            self.emit(CutOff(device, known.member.tls))
+
     @property
     def condemned(self) -> int:
         """How many members are proven liars: each is one of the attackers that are assumed.
@@ -221,8 +235,9 @@ class Core:
         return len({d for d, _ in self.evidence if not self.roster.is_over(d)})
 
     def is_barred(self, device: bytes) -> bool:
-        """Condemned by evidence, revoked, or enrolled again under another key."""
-        return self.reputation.is_condemned(device) or self.roster.is_over(device)
+        """Condemned by evidence, revoked, enrolled again under another key, or blocked."""
+        is_out = self.reputation.is_condemned(device) or self.roster.is_over(device)
+        return is_out or device in self.blocked
 
     # --- lists that heads name -------------------------------------------------------------
 

@@ -128,6 +128,7 @@ class Cycle:
             core.sums.trained(model, event.problem)
             return
         core.rounds.step(Step.TRAINED)
+        core.trial.trained()
         core.rounds.deadline = max(core.rounds.deadline, core.now + core.pace.round_deadline_s / 2)
         fit = self._fit(model, event.problem, layout)
         if fit is None:
@@ -167,6 +168,7 @@ class Cycle:
         except PeerError as error:
             if isinstance(model, Unprotected) or base is None:
                 self.end(f"own training is not fit to publish: {error.detail}")
+                core.trial.failed(error.detail)
                 return None
             return withheld(model, base)
         return model
@@ -180,6 +182,7 @@ class Cycle:
         if event.job != self._core.rounds.job or self._core.rounds.phase is not Phase.TRAINING:
             return
         self.end(f"training failed: {event.reason}")
+        self._core.trial.failed(event.reason)
 
     def published(self) -> None:
         """The head with our update is durable and served."""

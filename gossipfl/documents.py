@@ -54,6 +54,10 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.own.dump_logs(log)
         case "sums":
             return core.sums.turns.dump()
+        case "trial":
+            return core.trial.dump()
+        case "spare":
+            return core.trial.dump_spare()
         case _ if name == LEDGER_BEHIND:
             return core.budget.behind
     raise ValueError(f"no document {name!r}")
@@ -91,6 +95,8 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("stopping", core.halt.restore),
         ("logs", core.own.load_logs),
         ("sums", core.sums.turns.restore),
+        ("trial", core.trial.restore),
+        ("spare", core.trial.restore_spare),
         ("history", core.publisher.keeper.retention.load),
         ("witness", core.witnessing.load),
     ]

@@ -37,6 +37,35 @@ class Holdings:
     evidence: tuple[tuple[bytes, bytes], ...]  # (accused device, evidence object)
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far a policy has come: devices whose newest heads name it, or a later one; devices that
+    answer; and how many should name it before whoever issued it may rest."""
+
+    named: int
+    live: int
+    wanted: int
+
+
+def spread(core: Core, name: bytes) -> Spread:
+    """Of the policy whose object has this digest."""
+    names = core.policies.since(name)
+    devices = [p for p in core.book.peers.values() if _counts(core, p.device)]
+    named = sum(p.head is not None and p.head.policy in names for p in devices)
+    live = sum(core.book.is_live(p.device, core.now) for p in devices)
+    whole = core.policies.for_all(core.time())
+    return Spread(named, live, wanted(whole.policy.attackers if whole is not None else 0, live))
+
+
+def wanted(attackers: int, live: int) -> int:
+    """So many that one of them is honest and another may fail, if there are so many."""
+    return min(attackers + 2, live)
+
+
+def _counts(core: Core, device: bytes) -> bool:
+    return not core.roster.is_hub(device) and not core.is_barred(device)
+
+
 def holdings(core: Core) -> Holdings:
     """All of it: bounded by `Limits.devices`."""
     neighbours = []

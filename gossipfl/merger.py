@@ -55,6 +55,7 @@ class Merger:
             if core.job.pub is not None and self._takes_part:
                 core.job.base = core.job.pub
             core.cycle.end(f"below quorum, own model kept: {too_few}")
+            core.trial.unmerged()
             return
         self._merge(gathered, core.collector.rule, core.collector.f, joining=False)
 
@@ -150,6 +151,8 @@ class Merger:
         core.rounds.end()
         if joined or core.halt.is_due:
             core.rounds.next_at = core.now
+        if not joined:
+            core.trial.merged(event.accuracy, event.loss)
 
     @property
     def _asked(self) -> str:
@@ -161,6 +164,7 @@ class Merger:
     def merge_failed(self, event: MergeFailed) -> None:
         if event.job == self._core.rounds.job and self._core.rounds.phase is Phase.MERGING:
             self._core.cycle.end(f"the merge failed: {event.reason}")
+            self._core.trial.failed(event.reason)
 
     def _leave_receipt(self, event: MergeFinished) -> None:
         core, job = self._core, self._core.job

@@ -104,6 +104,7 @@ class Head(_Message, frozen=True):
     pruned: Digest | None = None  # list object of markers: what retention has let go
     capability: Label = ""
     group: SumRef | None = None
+    declined: Digest | None = None  # the policy that this canary went back from
 
 
 class Merged(_Message, frozen=True, array_like=True):
@@ -210,8 +211,21 @@ class Privacy(_Message, frozen=True):
     sums: Sums | None = None  # in mode group-sum, and then it must be there
 
 
+class Gate(_Message, frozen=True):
+    """When a canary goes back to the policy before, by itself: after `rounds` in a row in which
+    its model was worse on its own held-out data than the one before by more than `drop` of
+    accuracy. A bundle that cannot be loaded or trained is not given so long (`trial`)."""
+
+    rounds: Annotated[int, Meta(ge=1, le=10_000)] = 10  # guess: the demo has learnt most by then
+    drop: Share = 0.2  # guess: what one device alone reaches less than its fleet
+
+
 class Policy(_Message, frozen=True):
-    """Operator-signed settings of a fleet. Higher (term, version) wins, ties by lower digest."""
+    """Operator-signed settings of a fleet. Higher (term, version) wins, ties by lower digest.
+
+    `canary`: it is for these devices only, and for no others. `blocked` is for everybody, whoever
+    is a canary: nobody merges these devices, nor answers them.
+    """
 
     fleet: Digest
     term: Count
@@ -233,6 +247,8 @@ class Policy(_Message, frozen=True):
     training: Training = Training()
     stop: Stop = Stop()
     privacy: Privacy = Privacy()
+    gate: Gate = Gate()
+    blocked: Annotated[list[Device], Meta(max_length=256)] = []
 
 
 class Revocation(_Message, frozen=True):

@@ -25,4 +25,5 @@ def next_refs(core: Core, keeper: Keeper, update: UpdateRef | None) -> Refs:
         **core.witnessing.refs(keep),
         capability=core.settings.capability,
         group=core.sums.ref,
+        declined=core.trial.told,
     )

@@ -56,7 +56,7 @@ from gossipfl.events import (
 from gossipfl.groups.shamir import Entropy
 from gossipfl.halt import Halt
 from gossipfl.held import held
-from gossipfl.holdings import Holdings, holdings
+from gossipfl.holdings import Holdings, Spread, holdings, spread
 from gossipfl.identity import short_name
 from gossipfl.inheritance import Inheritance
 from gossipfl.intake import Intake
@@ -74,6 +74,7 @@ from gossipfl.restorer import Restorer
 from gossipfl.shelf import Shelf
 from gossipfl.steering import Steering
 from gossipfl.sums.part import GroupSums
+from gossipfl.trial import Serving, Trial
 from gossipfl.upkeep import Upkeep
 from gossipfl.view import Pulse, View
 from gossipfl.watch import Watch
@@ -108,6 +109,7 @@ class Node:
         core.restorer = Restorer(core)
         core.cycle = Cycle(core)
         core.halt = Halt(core)
+        core.trial = Trial(core)
         core.upkeep = Upkeep(core)
         core.watch = Watch(core)
         core.witnessing = Witnessing(core)
@@ -130,7 +132,7 @@ class Node:
             TrainingFailed: core.cycle.training_failed,
             MergeFinished: core.merger.merged,
             MergeFailed: core.merger.merge_failed,
-            Measured: core.halt.measured,
+            Measured: self._on_measured,
             Reckoned: core.budget.reckoned,
             Stored: self._on_stored,
             StoreFailed: self._on_store_failed,
@@ -187,6 +189,11 @@ class Node:
         return self._core.job.base_round
 
     @property
+    def serving(self) -> Serving | None:
+        """The model to answer with. It is the base, but while another job proves itself."""
+        return self._core.trial.serving
+
+    @property
     def is_at_rest(self) -> bool:
         """Whether a condition of the policy holds, so that no round starts."""
         return self._core.halt.cause is not None
@@ -216,6 +223,8 @@ class Node:
         known = core.roster.by_device(device)
         if known is not None and core.time() > known.member.not_after:
             return "its membership has ended"
+        if device in core.blocked:
+            return "blocked by the fleet's policy"
         standing = core.reputation.of(device)
         return standing.why if standing.condemned else None
 
@@ -232,6 +241,10 @@ class Node:
     def holdings(self) -> Holdings:
         """What it knows of the fleet, for who records it."""
         return holdings(self._core)
+
+    def spread(self, policy: bytes) -> Spread:
+        """How far the policy with this digest has come."""
+        return spread(self._core, policy)
 
     def held(self) -> dict[str, tuple[int, int]]:
         """What it holds of all that peers can fill, and the bound of each."""
@@ -279,6 +292,10 @@ class Node:
 
     def _on_loaded(self, event: Loaded) -> None:
         self._core.publisher.reloaded(event.snapshot)
+
+    def _on_measured(self, event: Measured) -> None:
+        if not self._core.trial.measured(event):
+            self._core.halt.measured(event)
 
     def _on_policy(self, event: PolicyReceived) -> None:
         self._locally("policy", lambda: self._core.steering.receive(event.data))

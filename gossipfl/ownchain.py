@@ -34,6 +34,7 @@ class Refs:
     pruned: bytes | None = None
     capability: str = ""
     group: SumRef | None = None
+    declined: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,10 +111,11 @@ class Policies:
 
     def _least(self) -> Accepted:
         """The lowest policy that may go. A signer's newest stays while another has two: a flood by
-        one operator must not push out what revoking it falls back to."""
-        held: dict[bytes, list[Accepted]] = {}
+        one operator must not push out what revoking it falls back to. So does its newest that is
+        for all: canaries must be able to go back to it."""
+        held: dict[tuple[bytes, bool], list[Accepted]] = {}
         for accepted in sorted(self._history.values(), key=lambda a: a.rank):
-            held.setdefault(accepted.signer, []).append(accepted)
+            held.setdefault((accepted.signer, not accepted.policy.canary), []).append(accepted)
         loose = [a for rows in held.values() for a in rows[:-1]] or list(self._history.values())
         return min(loose, key=lambda a: a.rank)
 
@@ -123,16 +124,43 @@ class Policies:
         valid = [a for a in self._history.values() if not self._is_revoked(a.signer)]
         return max(valid, key=lambda a: a.rank, default=None)
 
-    def in_force(self, device: bytes, time: int) -> Accepted | None:
-        """The newest policy that has begun and that this device is meant by (canaries)."""
-        valid = [
+    def _begun(self, time: int) -> list[Accepted]:
+        return [
             a
             for a in self._history.values()
-            if not self._is_revoked(a.signer)
-            and a.policy.not_before <= time
-            and (not a.policy.canary or device in a.policy.canary)
+            if not self._is_revoked(a.signer) and a.policy.not_before <= time
         ]
-        return max(valid, key=lambda a: a.rank, default=None)
+
+    def in_force(
+        self, device: bytes, time: int, declines: Callable[[Policy], bool] = lambda _: False
+    ) -> Accepted | None:
+        """The newest policy that has begun, that this device is meant by (canaries), and that it
+        has not declined."""
+        meant = [
+            a
+            for a in self._begun(time)
+            if (not a.policy.canary or device in a.policy.canary) and not declines(a.policy)
+        ]
+        return max(meant, key=lambda a: a.rank, default=None)
+
+    def for_all(self, time: int) -> Accepted | None:
+        """The newest that has begun and is for everybody: what canaries differ from."""
+        whole = [a for a in self._begun(time) if not a.policy.canary]
+        return max(whole, key=lambda a: a.rank, default=None)
+
+    def latest(self, time: int) -> Accepted | None:
+        """The newest that has begun, whoever it is for: whom it blocks is everybody's affair."""
+        return max(self._begun(time), key=lambda a: a.rank, default=None)
+
+    def since(self, name: bytes) -> frozenset[bytes]:
+        """Digests of this policy and of all that are held and outrank it."""
+        known = self._history.get(name)
+        later = [a.digest for a in self._history.values() if known and a.rank >= known.rank]
+        return frozenset([name, *later])
+
+    def bundles(self) -> frozenset[bytes]:
+        """Digests of the bundle files that the policies held here name."""
+        return frozenset(a.policy.bundle_object for a in self._history.values())
 
     @property
     def size(self) -> int:

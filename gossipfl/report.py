@@ -48,6 +48,8 @@ def report(core: Core) -> View:
         stopping=core.halt.progress(),
         sums=core.sums.figures(),
         releases=core.budget.releases,
+        trial=core.trial.figures(),
+        blocked=tuple(map(device_name, sorted(core.blocked))),
     )
 
 
@@ -82,6 +84,7 @@ def _policy(policy: Policy | None) -> dict[str, object] | None:
         "n": policy.n,
         "attackers": policy.attackers,
         "codec": policy.codec,
+        "canaries": len(policy.canary),
         "rounds": policy.stop.rounds,
         "stop": structs.asdict(policy.stop),
         "privacy": described(policy.privacy),
@@ -94,7 +97,7 @@ def _devices(core: Core) -> list[bytes]:
     reputation, now = core.reputation, core.now
     known |= {d for d in reputation.devices() if core.is_barred(d)}
     known |= {d for d in reputation.devices() if reputation.is_quarantined(d, now)}
-    known |= set(core.roster.revoked()) | set(core.reputation.suspects())
+    known |= set(core.roster.revoked()) | set(core.reputation.suspects()) | core.blocked
     return sorted(known - {core.device})
 
 
@@ -142,6 +145,8 @@ def _state(core: Core, device: bytes) -> tuple[str, Cause | None, str]:
     revocation = core.roster.revocation(device)
     if revocation is not None:
         return "revoked", None, revocation.reason
+    if device in core.blocked:
+        return "blocked", None, "by the fleet's policy"
     standing = core.reputation.of(device)
     cause, why = core.reputation.suspected(device, core.now)
     if standing.condemned:

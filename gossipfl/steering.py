@@ -7,11 +7,12 @@ from gossipfl.core import Core, Job
 from gossipfl.errors import Fault, PeerError, SignerError
 from gossipfl.events import JobFailed, JobReady, LoadJob, Topic
 from gossipfl.identity import short_name
-from gossipfl.messages import Lineage
+from gossipfl.messages import Lineage, Role
 from gossipfl.objects import digest
-from gossipfl.parameters import from_bytes
+from gossipfl.parameters import from_bytes, to_bytes
 from gossipfl.policies import Accepted
 from gossipfl.pulls import Pending, Purpose
+from gossipfl.trial import Serving
 from gossipfl.wire import encode
 
 WAITING_MAX = 16  # as many as a peer keeps
@@ -44,7 +45,13 @@ class Steering:
             return missing
         self._add(accepted)
         later = self._waiting.pop(name, None)
-        return self._receive_waiting(later) if later is not None else None
+        if later is not None:
+            return self._receive_waiting(later)
+        prev = accepted.policy.prev
+        # Who joins while canaries try something needs what everybody else follows.
+        if prev is None or core.policies.knows(prev) or core.policies.for_all(core.time()):
+            return None
+        return prev
 
     def _receive_waiting(self, data: bytes) -> bytes | None:
         """A policy that came before this one. Its fault is not that of who brought this one."""
@@ -59,6 +66,7 @@ class Steering:
     def _add(self, accepted: Accepted) -> None:
         core = self._core
         core.policies.add(accepted)
+        self._offer()
         core.publisher.store(accepted.data)
         core.publisher.touch("policies")
         core.publisher.want_head()
@@ -73,9 +81,12 @@ class Steering:
     def apply(self) -> None:
         """Make the policy in force the one we follow; a new run or bundle opens a lineage."""
         core = self._core
-        found = core.policies.in_force(core.device, core.time())
+        self._block()
+        core.trial.look()
+        found = core.policies.in_force(core.device, core.time(), core.trial.declines)
         if (found and found.digest) == (core.in_force and core.in_force.digest):
             return
+        core.trial.switched(found)
         core.in_force = found
         if found is None:  # its operator was revoked, and there is no other
             self._open(Job())
@@ -109,6 +120,35 @@ class Steering:
             core.publisher.forget_update()
             core.rounds.number = 0
 
+    def _block(self) -> None:
+        """Whom the newest policy blocks is shut out by everybody, whoever that policy is for.
+
+        Not if that were half of the devices or more: a stolen operator's key could cut a fleet to
+        pieces that no revocation of it would ever reach.
+        """
+        core = self._core
+        latest = core.policies.latest(core.time())
+        wanted = frozenset(latest.policy.blocked) if latest is not None else frozenset()
+        if wanted:
+            here = {
+                k.member.device
+                for k in core.roster.members()
+                if k.member.role is Role.DEVICE and not core.roster.is_over(k.member.device)
+            }
+            if 2 * len(wanted & here) >= len(here):
+                wanted = frozenset()
+        number = f"{latest.policy.term}.{latest.policy.version}" if latest is not None else ""
+        core.restraint.blocked = f"policy {number} blocks it" if core.device in wanted else ""
+        before, core.blocked = core.blocked, wanted
+        for device in sorted(wanted - before):
+            text = f"{short_name(device)} is blocked by policy {number}"
+            core.notice(Topic.MEMBERSHIP, text, device, True)
+            if device != core.device:
+                core.shun(device)
+        for device in sorted(before - wanted):
+            text = f"{short_name(device)} is no longer blocked"
+            core.notice(Topic.MEMBERSHIP, text, device)
+
     # --- the bundle ------------------------------------------------------------------------
 
     def give(self, data: bytes) -> None:
@@ -116,7 +156,17 @@ class Steering:
         self._given[digest(data)] = data
         while len(self._given) > 2:
             self._given.pop(next(iter(self._given)))
+        self._offer()
         self.load()
+
+    def _offer(self) -> None:
+        """Bundles of policies that are for others are handed on: canaries have to get theirs."""
+        core = self._core
+        for name in core.policies.bundles() & self._given.keys():
+            if core.shelf.object(name) is None:
+                core.shelf.put(name, self._given[name])
+                core.publisher.store(self._given[name])
+                core.publisher.touch("policies")
 
     def arrived(self, data: bytes) -> None:
         """The policy's bundle came from a peer; its digest was checked."""
@@ -153,7 +203,12 @@ class Steering:
             p
             for p in core.book.live(core.now)
             if p.head is not None and p.head.lineage and p.head.lineage.bundle == policy.bundle
-        ] or list(core.book.live(core.now))
+        ]
+        if not holders:
+            everybody = list(core.book.live(core.now))
+            hubs = [p for p in everybody if core.roster.is_hub(p.device)]
+            # An operator's hub has what a policy names, unless it came another way.
+            holders = hubs if hubs and core.entropy.random() < 0.5 else everybody
         if not holders:
             return
         self._asked_at = core.now
@@ -186,6 +241,20 @@ class Steering:
             return
         job.loading, job.failed = None, event.reason
         self._core.notice(Topic.POLICY, f"the bundle is refused: {event.reason}", warning=True)
+        self._core.trial.failed(event.reason, at_once=True)
+
+    def go_back(self, model: Serving, number: int, stopping: bytes) -> None:
+        """A model that was in use is the base again, as soon as its job is."""
+        core, job = self._core, self._core.job
+        if model.lineage == job.lineage:  # only settings were on trial
+            job.base = job.merged = model.base.copy()
+            job.base_round = model.base_round
+            core.publisher.touch("base")
+            return
+        self._saved_base = (encode(model.lineage), model.base_round, number, to_bytes(model.base))
+        core.halt.restore(stopping)
+        if model.bundle:
+            self._given[digest(model.bundle)] = model.bundle
 
     # --- restart ---------------------------------------------------------------------------
 

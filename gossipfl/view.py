@@ -72,4 +72,6 @@ class View:
     convergence: dict[str, float | None] = field(default_factory=dict)  # of published models only
     stopping: dict[str, object] = field(default_factory=dict)  # towards the policy's conditions
     sums: dict[str, object] | None = None  # of group sums, where the policy asks for them
+    trial: dict[str, object] | None = None  # of a canary, or while another job takes over
+    blocked: tuple[str, ...] = ()  # devices that the policy blocks
     releases: int = 0  # entries of the privacy ledger: what was, or may have been, published

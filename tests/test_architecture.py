@@ -69,6 +69,7 @@ ROOMS_BY_LEVEL: tuple[tuple[str, ...], ...] = (
             "inheritance",
             "holdings",
             "watch",
+            "trial",
             "sums",
             "naming",
         ),

@@ -1,4 +1,4 @@
-"""`gossipfl policy issue|show`: the signed settings of a fleet."""
+"""`gossipfl policy issue|show`: the signed settings of a fleet. See also `policy_signing`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from gossipfl.cli.output import Result
 from gossipfl.cli.policy_privacy import add_privacy, privacy_line, privacy_of
+from gossipfl.cli.policy_rollout import add_rollout, add_wait, gate_of, spread_text, wait_for_spread
+from gossipfl.cli.policy_signing import add_signing
 from gossipfl.errors import UserError
 
 if TYPE_CHECKING:
     from gossipfl.fleet.documents import Job, OpenPolicy
     from gossipfl.fleet.folders import Official
-    from gossipfl.messages import Stop
+    from gossipfl.messages import Policy, Stop
 
 STOPS = ("rounds", "epochs", "bytes", "distance", "slope", "patience")
 
@@ -55,13 +57,16 @@ def add_parser(subparsers: Any) -> None:
     )
     _add_stop(issue)
     add_privacy(issue)
+    add_rollout(issue)
     issue.add_argument("-o", "--output", type=Path, metavar="FILE", help="default policy.gfp")
     add_socket(issue)
+    add_wait(issue)
     issue.set_defaults(handler=policy_issue)
 
     show = verbs.add_parser("show", help="what a policy file says and who signed it")
     show.add_argument("file", type=Path, metavar="FILE")
     show.set_defaults(handler=policy_show)
+    add_signing(verbs)
 
 
 def _add_stop(issue: Any) -> None:
@@ -128,6 +133,7 @@ def policy_issue(args: Namespace) -> Result:
     from gossipfl.bundle.archive import ARCHIVE_BYTES_MAX, read
     from gossipfl.fleet import documents, files
     from gossipfl.fleet.folders import find_official
+    from gossipfl.fleet.proposals import devices
 
     official = find_official(args.operator)
     output = args.output or Path("policy.gfp")
@@ -154,22 +160,27 @@ def policy_issue(args: Namespace) -> Result:
         rounds=args.rounds,
         stop=_stop(args),
         privacy=privacy_of(args),
+        canary=tuple(devices(args.canary)),
+        gate=gate_of(args),
+        block=frozenset(devices(args.block)),
+        unblock=frozenset(devices(args.unblock)),
     )
     policy = documents.next_policy(job, choices, prev, official.member, int(time.time()))
     data = documents.policy_object(policy, official)
     files.write_file(output, data, files.PUBLIC_MODE)
     problem = _signature_problem(job, official)
     handed = _hand_both(args.to, args.bundle, data)
-    shown = _describe(documents.open_policy(data))
-    shown |= {"file": str(output), "bundle_problem": problem, "agent": handed}
-    text = f"{_text(shown)}\nwritten to {output}"
+    shown = describe(documents.open_policy(data))
+    spread = wait_for_spread(args, shown["digest"])
+    shown |= {"file": str(output), "bundle_problem": problem, "agent": handed, "spread": spread}
+    text = f"{policy_text(shown)}\nwritten to {output}"
     if (sums := shown["privacy"]["sums"]) is not None:
         text += f"\nmind: {sums['warning']}"
     if problem:
         text += f"\ndevices will refuse the bundle: {problem}; see `gossipfl bundle sign`"
     if handed and handed.get("bundle"):
         text += f"\nthe agent has the policy, but not the bundle: {handed['bundle']}"
-    return Result(shown, text)
+    return Result(shown, f"{text}\n{spread_text(spread)}".rstrip())
 
 
 def _stop(args: Namespace) -> Stop:
@@ -226,8 +237,8 @@ def policy_show(args: Namespace) -> Result:
     from gossipfl.fleet import documents, files
 
     data = files.read_file(args.file, Limits().entry_bytes)
-    shown = _describe(documents.open_policy(data))
-    return Result(shown, _text(shown))
+    shown = describe(documents.open_policy(data))
+    return Result(shown, policy_text(shown))
 
 
 def hand_over(socket: Path | None, verb: str, data: bytes) -> dict[str, Any] | None:
@@ -242,15 +253,25 @@ def hand_over(socket: Path | None, verb: str, data: bytes) -> dict[str, Any] | N
     return answer
 
 
-def _describe(opened: OpenPolicy) -> dict[str, Any]:
+def describe(opened: OpenPolicy) -> dict[str, Any]:
+    from gossipfl.identity import device_name
+
+    return {
+        "digest": opened.digest.hex(),
+        **described_policy(opened.policy),
+        "signer": device_name(opened.signer.device),
+        "signer_role": opened.signer.role.value,
+    }
+
+
+def described_policy(policy: Policy) -> dict[str, Any]:
+    """All of it, as JSON types."""
     import msgspec
 
     from gossipfl.identity import device_name
     from gossipfl.sums.described import described
 
-    policy = opened.policy
     return {
-        "digest": opened.digest.hex(),
         "fleet": policy.fleet.hex(),
         "term": policy.term,
         "version": policy.version,
@@ -269,22 +290,36 @@ def _describe(opened: OpenPolicy) -> dict[str, Any]:
         "stop": msgspec.structs.asdict(policy.stop),
         "privacy": described(policy.privacy),
         "canary": [device_name(device) for device in policy.canary],
+        "gate": msgspec.structs.asdict(policy.gate),
+        "blocked": [device_name(device) for device in policy.blocked],
         "issued": policy.issued,
         "not_before": policy.not_before,
-        "signer": device_name(opened.signer.device),
-        "signer_role": opened.signer.role.value,
     }
 
 
-def _text(shown: dict[str, Any]) -> str:
+def policy_text(shown: dict[str, Any]) -> str:
+    """What people read; of a proposal too, which has neither digest nor signer."""
     from gossipfl.fleet.pki import show_time
 
-    training, issued = shown["training"], show_time(shown["issued"])
+    training, digest = shown["training"], f" {shown['digest'][:16]}" if "digest" in shown else ""
+    signed = "by nobody yet"
+    if "signer" in shown:
+        signed = f"by {shown['signer_role']} {shown['signer']}, {show_time(shown['issued'])}"
+    more = []
+    if shown["canary"]:
+        gate, who = shown["gate"], ", ".join(shown["canary"])
+        more.append(f"  canaries  {who}")
+        more.append(
+            f"  they      go back after {gate['rounds']} rounds below the accuracy before by "
+            f"{gate['drop']:g}, 3 failed trainings, or if it cannot be loaded"
+        )
+    if shown["blocked"]:
+        more.append(f"  blocked   {', '.join(shown['blocked'])}")
     return "\n".join(
         [
-            f"policy {shown['term']}.{shown['version']} {shown['digest'][:16]}, run {shown['run']}",
+            f"policy {shown['term']}.{shown['version']}{digest}, run {shown['run']}",
             f"  fleet     {shown['fleet'][:16]}",
-            f"  signed    by {shown['signer_role']} {shown['signer']}, {issued}",
+            f"  signed    {signed}",
             f"  bundle    {shown['bundle'][:16]} ({shown['bundle_bytes']} bytes)",
             f"  devices   {shown['n']}, of which {shown['attackers']} assumed hostile",
             f"  rule      {shown['rule']}, sample {shown['sample'] or 'by the exact bound'}",
@@ -293,6 +328,7 @@ def _text(shown: dict[str, Any]) -> str:
             f"momentum {training['momentum']}",
             f"  stops     {_stops(shown['stop'])}",
             f"  privacy   {privacy_line(shown['privacy'])}",
+            *more,
         ]
     )
 

@@ -17,8 +17,9 @@ from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.fleet.folders import Official
 from gossipfl.fleet.grouping import require_groups
+from gossipfl.identity import device_name
 from gossipfl.membership import Roster
-from gossipfl.messages import Member, Policy, Privacy, Revocation, Role, Stop, Training
+from gossipfl.messages import Gate, Member, Policy, Privacy, Revocation, Role, Stop, Training
 from gossipfl.objects import (
     Vouched,
     digest,
@@ -72,6 +73,10 @@ class Choices:
     rounds: int | None = None
     stop: Stop | None = None  # beside `rounds`; not as the policy before: so stops are lifted
     privacy: Privacy | None = None
+    canary: tuple[bytes, ...] = ()  # not as the policy before: without, a policy is for all
+    gate: Gate | None = None
+    block: frozenset[bytes] = frozenset()  # beside those that the policy before blocks
+    unblock: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +96,18 @@ def next_policy(
     if before is not None and before.fleet != signer.fleet:
         raise UserError("GF701", "the policy before belongs to another fleet")
     same_job = before is not None and before.bundle == job.bundle.id
+    run = _run(choices.run, before, same_job)
+    is_apart = bool(choices.canary) and _is_apart(before, same_job, run)
     policy = Policy(
         fleet=signer.fleet,
         term=_term(choices.term, before, signer),
         version=before.version + 1 if before else 1,
-        run=_run(choices.run, before, same_job),
+        run=run,
         bundle=job.bundle.id,
         bundle_object=job.file_digest,
         bundle_bytes=job.file_bytes,
-        n=choices.n,
-        attackers=choices.attackers,
+        n=len(choices.canary) if is_apart else choices.n,
+        attackers=0 if is_apart else choices.attackers,
         issued=now,
         prev=prev.digest if prev else None,
         rule=choices.rule or (before.rule if before else DEFAULT_RULE),
@@ -109,9 +116,30 @@ def next_policy(
         training=_training(choices, before if same_job else None, job.bundle.manifest.optimizer),
         stop=msgspec.structs.replace(choices.stop or Stop(), rounds=choices.rounds),
         privacy=choices.privacy or (before.privacy if before else Privacy()),
+        canary=sorted(choices.canary),
+        gate=choices.gate or (before.gate if before else Gate()),
+        blocked=_blocked(choices, before),
     )
-    _require_sense(policy)
+    require_sense(policy)
     return policy
+
+
+def _is_apart(before: Policy | None, same_job: bool, run: int) -> bool:
+    """Is this another job than the fleet's? Its canaries merge with each other alone: they are as
+    many as are named, and none of them is assumed to lie."""
+    if before is None or not same_job or before.run != run:
+        return True
+    return bool(before.canary) and before.n == len(before.canary)
+
+
+def _blocked(choices: Choices, before: Policy | None) -> list[bytes]:
+    """A block stays until it is lifted by name. Raises UserError GF701."""
+    held = frozenset(before.blocked if before else ())
+    strangers = choices.unblock - held
+    if strangers:
+        names = ", ".join(map(device_name, sorted(strangers)))
+        raise UserError("GF701", f"not blocked by the policy before: {names}")
+    return sorted((held | choices.block) - choices.unblock)
 
 
 def policy_object(policy: Policy, official: Official) -> bytes:
@@ -209,7 +237,7 @@ def _training(choices: Choices, before: Policy | None, optimizer: Optimizer) -> 
     return msgspec.structs.replace(base, **{k: v for k, v in changes.items() if v is not None})
 
 
-def _require_sense(policy: Policy) -> None:
+def require_sense(policy: Policy) -> None:
     """What devices would refuse, or what no rule can stand. Raises UserError GF701."""
     try:
         msgspec.convert(msgspec.to_builtins(policy, builtin_types=(bytes,)), Policy, strict=True)
@@ -218,6 +246,9 @@ def _require_sense(policy: Policy) -> None:
     except (msgspec.ValidationError, RuleError, CodecError) as error:
         raise UserError("GF701", str(error)) from error
     _require_budget(policy.privacy)
+    both = set(policy.canary) & set(policy.blocked)
+    if both:
+        raise UserError("GF701", f"{device_name(min(both))} is a canary and blocked")
     if policy.sample is not None and not 1 <= policy.sample < policy.n:
         raise UserError("GF701", f"a sample is 1 to {policy.n - 1} of {policy.n} devices")
     if 2 * policy.attackers >= policy.n:

@@ -60,8 +60,8 @@ ROUNDS: tuple[Mutant, ...] = (
         (
             Edit(
                 "gossipfl.collector:Collector.head",
-                "if head.update is None or head.lineage != job.lineage:",
-                "if head.update is None:",
+                "if head.update is None or head.lineage != job.lineage or",
+                "if head.update is None or",
             ),
             Edit(
                 "gossipfl.codecs.update:open_object",

@@ -370,6 +370,8 @@ def test_issue_hands_bundle_and_policy_to_the_agent(
         asked.append((verb, fields.get("path", "")))
         if verb == "give-bundle" and len(asked) > 2:
             raise UserError("GF403", "Permission denied")
+        if verb == "spread":
+            return {"named": 3, "live": 5, "wanted": 3}
         return {"taken": True}
 
     monkeypatch.setattr("device_agent.local_api.call", call)
@@ -379,12 +381,39 @@ def test_issue_hands_bundle_and_policy_to_the_agent(
     )
     code, out, _ = gossipfl(*argv, "-o", str(tmp_path / "p"))
     assert code == 0
-    assert asked == [("give-bundle", str(bundle)), ("policy", "")]
+    assert asked == [("give-bundle", str(bundle)), ("policy", ""), ("spread", "")]
+    assert "3 of 5 other devices have it" in out
     assert "devices will refuse the bundle: not signed" in out
     code, out, _ = gossipfl(*argv, "-o", str(tmp_path / "p2"))
     assert code == 0
     assert "not the bundle: Permission denied" in out
-    assert asked[-1] == ("policy", "")
+    assert asked[-2:] == [("policy", ""), ("spread", "")]
+
+
+def test_issue_waits_for_devices_and_says_how_many_have_it(
+    gossipfl: Call, lab: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([0, 1, 2, 4])
+    named = 0
+
+    def call(path: Path, verb: str, /, **fields: str) -> dict[str, object]:
+        nonlocal named
+        if verb == "spread":
+            named = next(counts, named)
+            return {"named": named, "live": 5, "wanted": 3}
+        return {"taken": True}
+
+    monkeypatch.setattr("device_agent.local_api.call", call)
+    monkeypatch.setattr("gossipfl.cli.policy_rollout.LOOK_S", 0.0)
+    argv = (
+        *("policy", "issue", "--operator", str(lab), "--bundle", str(bundle)),
+        *("--n", "7", "--attackers", "1", "--to", "agent.sock", "--json"),
+    )
+    code, out, _ = gossipfl(*argv, "-o", str(tmp_path / "p"))
+    assert code == 0
+    assert answer(out)["spread"] == {"named": 4, "live": 5, "wanted": 3}
+    code, out, _ = gossipfl(*argv, "-o", str(tmp_path / "q"), "--wait-for", "5", "--wait", "0")
+    assert answer(out)["spread"] == {"named": 4, "live": 5, "wanted": 5}, "time is bounded"
 
 
 def test_a_bundle_signed_for_another_fleet_is_told(
