@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gossipfl.core import Core
@@ -35,6 +35,16 @@ class Holdings:
     policies: tuple[tuple[bytes, bytes], ...]  # (signer's device, policy object)
     revocations: Mapping[bytes, bytes]  # device -> revocation object
     evidence: tuple[tuple[bytes, bytes], ...]  # (accused device, evidence object)
+
+    def without(self, is_left_out: Callable[[bytes], bool]) -> Holdings:
+        """The same without what is about some devices."""
+        return Holdings(
+            tuple(k for k in self.members if not is_left_out(k.member.device)),
+            tuple(n for n in self.neighbours if not is_left_out(n.device)),
+            self.policies,
+            {d: data for d, data in self.revocations.items() if not is_left_out(d)},
+            tuple(row for row in self.evidence if not is_left_out(row[0])),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from gossipfl.chains import SeenHead, pack_evidence
 from gossipfl.core import Core
 from gossipfl.errors import Fault, PeerError
 from gossipfl.events import Address, FetchFailed, HeadReceived
+from gossipfl.identity import device_of
 from gossipfl.membership import Known
 from gossipfl.messages import Head, Role
 from gossipfl.objects import digest, unpack_list
@@ -143,6 +144,13 @@ class Intake:
         if known is None and pending.purpose is Purpose.RECONCILE:
             core.blame(carrier, PeerError(Fault.WRONG_DIGEST, "not our own head, which was asked"))
             core.restorer.refused(pending)
+            return
+        if (
+            known is None
+            and core.is_barred(device_of(envelope.key_id))
+            and not core.inheritance.is_about(pending.about)
+        ):
+            core.collector.fetch_failed(pending)  # it has no business here, nor its member object
             return
         if known is None:
             self._park(pending, data, member, update, tls_key)

@@ -204,6 +204,10 @@ class Reputation:
         if old in self._standings and new not in self._standings:
             self._standings[new] = self._standings.pop(old)
 
+    def forget(self, device: bytes) -> None:
+        """Nothing is known of it any more, if anything was."""
+        self._standings.pop(device, None)
+
     def condemn(self, device: bytes, reason: str) -> None:
         """Hard evidence: for good."""
         standing = self.of(device)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gossipfl.hub.star.merging import Evaluate, Holdout
 
 CONFIG = "hub.toml"
+ERASE_WAIT_S = 120.0  # guess: a database of some gigabytes is written anew by then
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,6 +32,15 @@ def add_parser(subparsers: Any) -> None:
     )
     _add_set(run_parser)
     run_parser.set_defaults(handler=run)
+
+    erase_parser = verbs.add_parser(
+        "erase", help="delete all that the hub holds of a device that has left, or a star client"
+    )
+    erase_parser.add_argument("device", help="its id, in groups as people see it or in hex")
+    erase_parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the hub's hub.toml"
+    )
+    erase_parser.set_defaults(handler=erase)
 
 
 def _add_set(parser: Any) -> None:
@@ -97,6 +107,42 @@ def run(args: Namespace) -> Result:
 
     asyncio.run(serve())
     return Result({}, "stopped")
+
+
+def erase(args: Namespace) -> Result:
+    """By the hub that runs, or here if none does; both leave the same."""
+    import asyncio
+    import getpass
+
+    from gossipfl.hub.settings import load_settings
+
+    settings = load_settings([args.config])
+    require_extra()
+    from gossipfl.fleet.device import load_identity
+    from gossipfl.hub.database import DatabaseError, open_database
+    from gossipfl.hub.erasing.asking import Stage, parse
+    from gossipfl.hub.erasing.waiting import Hand
+    from gossipfl.hub.service import password_of
+
+    subject = parse(args.device)
+    identity = load_identity(settings.hub.state)
+
+    async def work() -> Stage:
+        database = await open_database(settings.dsn, password=password_of(settings))
+        try:
+            by = f"{getpass.getuser()} (command line)"
+            return await Hand(database, identity).erase(subject, by, ERASE_WAIT_S)
+        except DatabaseError as error:
+            raise UserError("GF801", f"{error}; the erasure goes on when it is asked again") from (
+                error
+            )
+        finally:
+            await database.close()
+
+    found = asyncio.run(work())
+    if found is Stage.DONE:
+        return Result({"stage": found.value}, "erased: the log says so, and names nobody")
+    raise UserError("GF853", f"the running hub is not through: {found.value}")
 
 
 def require_extra() -> None:

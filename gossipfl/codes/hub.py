@@ -144,4 +144,26 @@ HUB: dict[str, ErrorEntry] = {
         "is in it",
         Exit.IDENTITY,
     ),
+    "GF850": ErrorEntry(
+        "nobody of whom this hub holds anything",
+        "`gossipfl audit show` and GET /api/v1/clients name who there is; ids have 29 letters and "
+        "digits in groups, or 32 digits of hex",
+        Exit.NO,
+    ),
+    "GF851": ErrorEntry(
+        "erased before",
+        "nothing is left to do; a client that was erased registers with a new key",
+        Exit.NO,
+    ),
+    "GF852": ErrorEntry(
+        "this one cannot be erased",
+        "a device has to leave the fleet first: gossipfl revoke DEVICE, where the fleet's issuer "
+        "is; hubs, issuers and operators are the fleet's own record",
+        Exit.NO,
+    ),
+    "GF853": ErrorEntry(
+        "the erasure goes on",
+        "it is asked for and is not lost: say the same again, to see how far it is",
+        Exit.NO,
+    ),
 }

@@ -17,6 +17,7 @@ from gossipfl.fleet import files
 from gossipfl.holdings import Holdings
 from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
+from gossipfl.hub.erasing.routes import ErasingApi
 from gossipfl.hub.health import HealthApi
 from gossipfl.hub.hub import Hub
 from gossipfl.hub.log.routes import AuditApi
@@ -156,6 +157,7 @@ def table(
         *ObservingApi(star, dispatcher, is_loopback=is_loopback).routes(),
         *AuthApi(auth).routes(),
         *AuditApi().routes(),
+        *ErasingApi().routes(),
         *ClientApi(star).routes(),
         *InsightApi(star, lambda: dispatcher().refused).routes(),
         *SteeringApi(star).routes(),

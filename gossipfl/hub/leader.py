@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from gossipfl.config import PACES, Limits
 from gossipfl.fleet.stored import DeviceIdentity
+from gossipfl.holdings import Holdings
+from gossipfl.hub import pseudonyms
 from gossipfl.hub.broadcast import Broadcast
-from gossipfl.hub.database import Database, Lease, Unavailable
+from gossipfl.hub.database import Database, DatabaseError, Lease, Unavailable
+from gossipfl.hub.erasing.eraser import Eraser
 from gossipfl.hub.fleet.census import Census
 from gossipfl.hub.fleet.recorder import Recorder
 from gossipfl.hub.fleet.shown import Cosigners, ShownLog
@@ -32,6 +36,7 @@ LEASE = "hub"
 TRY_S = 1.0  # how often a process that does not lead tries to: take-over in less than ten seconds
 CHECK_S = 2.0  # how often the one that leads asks whether it still does
 CENSUS_S = 2.0
+ASK_S = 0.5  # how soon the node is stopped for an erasure
 
 
 class Leader:
@@ -89,19 +94,19 @@ class Leader:
         station = FleetStation(self._settings, self._identity, store, self._notice, self._limits)
         writer = LogWriter(self._database, self._log, self._identity.signer, self._clock)
         await writer.start()
+        eraser = self._eraser(writer)
+        await eraser.erase()  # before the node reads what it had stored
+        marks = await pseudonyms.marks(self._database)
+
+        def holdings() -> Holdings:
+            return station.node.holdings().without(lambda d: pseudonyms.mark_of(d) in marks)
+
         recorder = Recorder(
-            self._database,
-            self._log,
-            station.client,
-            station.node.holdings,
-            self._clock,
-            self._limits,
+            self._database, self._log, station.client, holdings, self._clock, self._limits
         )
         shown = ShownLog(self._database, self._log, station.give, store.object)
-        cosigners = Cosigners(
-            self._database, self._log, station.node.holdings, recorder.fetch, self._limits
-        )
-        census = Census(self._database, station.node.holdings, station.node.view, self._clock)
+        cosigners = Cosigners(self._database, self._log, holdings, recorder.fetch, self._limits)
+        census = Census(self._database, holdings, station.node.view, self._clock)
         pace = PACES[self._settings.pace.preset]
         running = asyncio.create_task(station.run(), name="hub-node")
         self.station, self.recorder = station, recorder
@@ -112,20 +117,27 @@ class Leader:
         parts.start("checkpoints", lambda: shown.run(look_s))
         parts.start("cosignatures", lambda: _every(look_s, cosigners.look))
         parts.start("census", lambda: _every(CENSUS_S, census.write))
+        parts.start("erasures", lambda: _every(CENSUS_S, eraser.compact))
+        asked = asyncio.create_task(_until(eraser.is_asked), name="hub-erasures")
         watching = asyncio.create_task(self._watch(lease), name="hub-lease")
         failing = asyncio.create_task(parts.failed(), name="hub-failed")
         try:
             done, _ = await asyncio.wait(
-                {running, watching, failing}, return_when=asyncio.FIRST_COMPLETED
+                {running, watching, failing, asked}, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
                 task.result()
         finally:
             self.station = self.recorder = None
             await parts.close()
-            for task in (running, watching, failing):
+            for task in (running, watching, failing, asked):
                 task.cancel()
-            await asyncio.gather(running, watching, failing, return_exceptions=True)
+            await asyncio.gather(running, watching, failing, asked, return_exceptions=True)
+
+    def _eraser(self, writer: LogWriter) -> Eraser:
+        identity = self._identity
+        device, root_key = identity.signer.device, identity.root_key
+        return Eraser(self._database, self._log, writer, device, root_key, self._clock)
 
     async def _watch(self, lease: Lease) -> None:
         while True:
@@ -141,6 +153,15 @@ class Leader:
 
     def _failed(self, name: str, problem: str) -> None:
         self._events.tell("task", name=name, problem=problem)
+
+
+async def _until(asked: Callable[[], Awaitable[bool]]) -> None:
+    """Return once it says yes. A database that does not answer is for others to tell."""
+    while True:
+        with suppress(DatabaseError):
+            if await asked():
+                return
+        await asyncio.sleep(ASK_S)
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError
+from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Transaction
 from gossipfl.hub.fleet.census import SHUT_OUT
 from gossipfl.hub.hub import Hub
@@ -43,10 +44,13 @@ class FleetMembers:
         return member.device
 
     async def is_out(self, transaction: Transaction, subject: str) -> bool:
-        """Whether a device, or a client of star mode, was shut out. `subject`: its id in hex."""
+        """Whether a device, or a client of star mode, was shut out or erased. `subject`: its id in
+        hex."""
         state = await transaction.row(
             "SELECT state FROM fleet_devices WHERE device = ?", bytes.fromhex(subject)
         )
         client = await transaction.row("SELECT blocked FROM star_clients WHERE client = ?", subject)
         is_blocked = client is not None and bool(client["blocked"])
-        return is_blocked or (state is not None and state["state"] in SHUT_OUT)
+        if is_blocked or (state is not None and state["state"] in SHUT_OUT):
+            return True
+        return bool(await pseudonyms.erased(transaction, [bytes.fromhex(subject)]))

@@ -93,9 +93,15 @@ async def within(transaction: Transaction, subjects: Iterable[bytes]) -> dict[by
 
 async def erased(transaction: Transaction, subjects: Iterable[bytes]) -> set[bytes]:
     """Which of them were erased."""
-    marks = {mark_of(subject): subject for subject in _checked(subjects)}
+    marks = {mark_of(subject): subject for subject in subjects}
     rows = await _rows(transaction, "SELECT mark FROM erased WHERE mark IN", list(marks))
     return {marks[row["mark"]] for row in rows}
+
+
+async def marks(database: Database) -> frozenset[bytes]:
+    """`mark_of` everybody who was erased."""
+    async with database.transaction(write=False) as transaction:
+        return frozenset(row["mark"] for row in await transaction.rows("SELECT mark FROM erased"))
 
 
 async def _known(transaction: Transaction, wanted: list[bytes]) -> dict[bytes, str]:

@@ -87,7 +87,7 @@ class Service:
         identity = _hub_identity(settings)
         tls = _tls(settings, identity)
         async with AsyncExitStack() as parts:
-            database = await open_database(settings.dsn, password=_password(settings))
+            database = await open_database(settings.dsn, password=password_of(settings))
             parts.push_async_callback(database.close)
             hub_log = HubLog(database, log_key(identity.signer.key_id))
             events = Broadcast()
@@ -188,7 +188,8 @@ def _hub_identity(settings: HubSettings) -> DeviceIdentity:
     return identity
 
 
-def _password(settings: HubSettings) -> str | None:
+def password_of(settings: HubSettings) -> str | None:
+    """Of the database, if a file holds one. Raises UserError."""
     path = settings.database.password_file
     return None if path is None else files.read_secret(path).decode().strip()
 

@@ -312,6 +312,21 @@ def test_a_revoked_member_is_cut_off_and_refused() -> None:
     assert after.seq == 0
 
 
+def test_nobody_asks_for_the_membership_of_a_device_that_is_known_to_be_revoked() -> None:
+    """Whoever has let go of it, as a hub that erased it, does not get it back that way."""
+    scene = Scene()
+    stolen = scene.table.puppet()
+    stolen.publish()
+    revocations = pack_list([scene.table.fleet.revoke(stolen.id, "stolen")])
+    scene.named.hold(revocations)
+    scene.named.publish(revocations=digest(revocations))
+    scene.table.until(lambda: scene.me.node.view().revoked, 30.0)
+    meet(scene, stolen)
+    asked = [effect.digest for effect in scene.me.sent(FetchObject)]
+    assert digest(stolen.keys.member) not in asked
+    assert stolen.id not in [k.member.device for k in scene.me.node.holdings().members]
+
+
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.AUDITOR])
 def test_who_publishes_nothing_has_no_head(role: Role) -> None:
     """A signed head by an operator's key, brought by x."""

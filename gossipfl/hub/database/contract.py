@@ -103,4 +103,11 @@ class Database(Protocol):
         """What the store takes, by its own count."""
         ...
 
+    async def compact(self, tables: Sequence[str]) -> None:
+        """Write the store anew, so that deleted rows of these tables leave its files, and let go
+        of the copies that migrations made. Writers wait meanwhile. Raises DatabaseError: then some
+        of it may still be there, and it can be asked for again.
+        """
+        ...
+
     async def close(self) -> None: ...

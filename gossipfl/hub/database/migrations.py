@@ -38,12 +38,13 @@ def collect() -> tuple[Migration, ...]:
     """The migrations of every area of the hub, in the order in which areas build on each other."""
     from gossipfl.hub import pseudonyms
     from gossipfl.hub.auth import schema as auth
+    from gossipfl.hub.erasing import tables as erasing
     from gossipfl.hub.fleet import tables as fleet
     from gossipfl.hub.log import tables as log
     from gossipfl.hub.measured import tables as measured
     from gossipfl.hub.star import schema as star
 
-    areas = (auth, log, fleet, star, measured, pseudonyms)
+    areas = (auth, log, fleet, star, measured, pseudonyms, erasing)
     return tuple(migration for area in areas for migration in area.MIGRATIONS)
 
 

@@ -115,11 +115,9 @@ async def _missing(
 
 async def _copy_schema(transaction: Transaction, name: str) -> None:
     """Copies of all tables in a schema of their own, in the same transaction; older ones go."""
-    old = await transaction.rows(
-        "SELECT schema_name AS name FROM information_schema.schemata "
-        "WHERE schema_name LIKE 'before\\_%'"
-    )
-    for row in old:
+    from gossipfl.hub.database.postgres import COPIES
+
+    for row in await transaction.rows(COPIES):
         await transaction.execute(f'DROP SCHEMA "{row["name"]}" CASCADE')
     await transaction.execute(f'CREATE SCHEMA "{name}"')
     tables = await transaction.rows(

@@ -46,6 +46,11 @@ LEASE_SETTINGS = {
     "tcp_keepalives_count": "2",
     "idle_in_transaction_session_timeout": "0",
 }
+COPIES = (
+    "SELECT schema_name AS name FROM information_schema.schemata "
+    "WHERE schema_name LIKE 'before\\_%'"
+)
+"""Schemas that hold what was there before a migration."""
 
 
 @contextmanager
@@ -216,6 +221,23 @@ class PostgresDatabase:
                 return PostgresLease(connection)
             await connection.close(timeout=2.0)
         return None
+
+    async def compact(self, tables: Sequence[str]) -> None:
+        with translated():
+            connection = await asyncpg.connect(
+                self._dsn,
+                password=self._password,
+                timeout=CONNECT_S,
+                server_settings=SETTINGS | {"statement_timeout": "0"},
+            )
+            try:
+                for row in await connection.fetch(COPIES):
+                    await connection.execute(f'DROP SCHEMA "{row["name"]}" CASCADE')
+                for table in tables:
+                    # Its statistics hold values too: they are made anew.
+                    await connection.execute(f'VACUUM (FULL, ANALYZE) "{table}"')
+            finally:
+                await connection.close(timeout=5.0)
 
     async def size_bytes(self) -> int:
         async with self.transaction(write=False) as transaction:

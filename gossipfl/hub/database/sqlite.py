@@ -25,7 +25,7 @@ from gossipfl.hub.database.contract import (
     Value,
 )
 from gossipfl.hub.database.file_lease import FileLease
-from gossipfl.hub.database.sqlite_words import connect, translated
+from gossipfl.hub.database.sqlite_words import connect, rewrite, translated
 
 T = TypeVar("T")
 READERS = 4  # guess: two cores, and a read seldom waits for the disk
@@ -41,6 +41,7 @@ class Worker:
     def __init__(self, path: Path, *, write: bool) -> None:
         self._pool = ThreadPoolExecutor(1, "hub-db-writer" if write else "hub-db-reader")
         self._path, self._write = path, write
+        self._closed = False
         self.connection: sqlite3.Connection | None = None
 
     async def run(self, call: Callable[[sqlite3.Connection], T]) -> T:
@@ -60,10 +61,16 @@ class Worker:
             raise translated(error) from error
 
     async def close(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            await asyncio.wrap_future(self._pool.submit(connection.close))
-        self._pool.shutdown(wait=False)
+        """After all calls that were made before it: one of them may be what opens the file."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.wrap_future(self._pool.submit(self._shut))
+            self._pool.shutdown(wait=False)
+
+    def _shut(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
 
 class SqliteTransaction:
@@ -105,9 +112,13 @@ class SqliteTransaction:
 
 
 class Turn:
-    """One writing transaction on its way: begun, ended (True to keep it), done (durable)."""
+    """One writing transaction on its way: begun, ended (True to keep it), done (durable).
 
-    def __init__(self) -> None:
+    `alone`: instead of a transaction this is called when none is open.
+    """
+
+    def __init__(self, alone: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        self.alone = alone
         loop = asyncio.get_running_loop()
         self.begun: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[bool] = loop.create_future()
@@ -157,6 +168,12 @@ class SqliteDatabase:
         log = self.path.with_name(self.path.name + "-wal")
         return sum(path.stat().st_size for path in (self.path, log) if path.exists())
 
+    async def compact(self, tables: Sequence[str]) -> None:
+        for copy in self.path.parent.glob(f"{self.path.name}.before-*"):
+            copy.unlink(missing_ok=True)
+        turn = self._queued(Turn(rewrite))
+        await asyncio.shield(turn.done)
+
     async def close(self) -> None:
         """What waits is finished first."""
         if self._writing is not None:
@@ -180,13 +197,7 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def _write_turn(self) -> AsyncIterator[Transaction]:
-        if self._writing is None or self._writing.done():
-            raise Unavailable("the database is closed")
-        turn = Turn()
-        try:
-            self._turns.put_nowait(turn)
-        except asyncio.QueueFull:
-            raise Unavailable(f"{TURNS_MAX} writers wait already") from None
+        turn = self._queued(Turn())
         try:
             await turn.begun
             transaction = SqliteTransaction(self._writer)
@@ -207,6 +218,15 @@ class SqliteDatabase:
             raise
         self.is_full = False
 
+    def _queued(self, turn: Turn) -> Turn:
+        if self._writing is None or self._writing.done():
+            raise Unavailable("the database is closed")
+        try:
+            self._turns.put_nowait(turn)
+        except asyncio.QueueFull:
+            raise Unavailable(f"{TURNS_MAX} writers wait already") from None
+        return turn
+
     # --- the one writer -----------------------------------------------------------------------
 
     async def _write(self) -> None:
@@ -215,6 +235,11 @@ class SqliteDatabase:
         since = 0.0
         while True:
             turn = await self._turns.get()
+            if turn.alone is not None:
+                await self._commit(group)
+                group = []
+                await self._alone(turn, turn.alone)
+                continue
             try:
                 if not group:
                     await self._writer.run(_begin)
@@ -231,6 +256,16 @@ class SqliteDatabase:
             if self._turns.empty() or len(group) >= GROUP_MAX or loop.time() - since >= GROUP_S:
                 await self._commit(group)
                 group = []
+
+    async def _alone(self, turn: Turn, work: Callable[[sqlite3.Connection], None]) -> None:
+        try:
+            await self._writer.run(work)
+            if not turn.done.done():
+                turn.done.set_result(None)
+        except DatabaseError as error:
+            turn.fail(error)
+        finally:
+            self._turns.task_done()
 
     async def _one(self, turn: Turn) -> bool:
         """One turn under its savepoint: True if it is kept. Raises if the whole group is lost."""

@@ -61,6 +61,15 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
+def rewrite(connection: sqlite3.Connection) -> None:
+    """The file without what was deleted, and an empty write-ahead log (sqlite.org/lang_vacuum,
+    pragma_wal_checkpoint). Raises sqlite3.Error; Unavailable while a reader needs that log."""
+    connection.execute("PRAGMA secure_delete = ON")  # what is freed is overwritten with zeros
+    connection.execute("VACUUM")
+    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        raise Unavailable("somebody reads: the write-ahead log could not be emptied")
+
+
 def translated(error: Exception) -> DatabaseError:
     """The contract's error for one of sqlite3's."""
     if isinstance(error, sqlite3.IntegrityError):

@@ -23,6 +23,7 @@ from gossipfl.audit.entries import SALT_BYTES, EntryKind, make_entry
 from gossipfl.audit.tiles import Edge, Tile
 from gossipfl.audit.tree import leaf_hash
 from gossipfl.errors import UserError
+from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Conflict, Database, Row, Transaction
 from gossipfl.hub.log.log import HubLog
 from gossipfl.identity import Signer
@@ -96,9 +97,20 @@ class LogWriter:
         self._log.published(made)
         return count
 
+    async def integrate_in(self, transaction: Transaction) -> SignedCheckpoint | None:
+        """All that is staged, in the caller's transaction. Once that has returned, tell
+        `HubLog.published` of the answer, the newest checkpoint that was made."""
+        await transaction.lock("log")
+        newest: SignedCheckpoint | None = None
+        while True:
+            made, _, count = await self._batch(transaction)
+            newest = made or newest
+            if not count:
+                return newest
+
     async def _batch(self, transaction: Transaction) -> tuple[SignedCheckpoint | None, Edge, int]:
         await self._refresh(transaction)
-        rows = await transaction.rows(_STAGED, self._batch_max)
+        rows = await _not_erased(transaction, await transaction.rows(_STAGED, self._batch_max))
         if not rows:
             return None, self._edge, 0
         last = self._last.checkpoint if self._last is not None else None
@@ -166,6 +178,16 @@ class LogWriter:
                 "INSERT INTO log_salts (subject, salt) VALUES (?, ?)", list(made.items())
             )
         return salts | made
+
+
+async def _not_erased(transaction: Transaction, rows: Sequence[Row]) -> Sequence[Row]:
+    """Without what was staged about somebody at the very instant of an erasure: that goes."""
+    gone = await pseudonyms.erased(transaction, {row["subject"] for row in rows})
+    if not gone:
+        return rows
+    late = [(row["id"],) for row in rows if row["subject"] in gone]
+    await transaction.many("DELETE FROM log_entries WHERE id = ?", late)
+    return [row for row in rows if row["subject"] not in gone]
 
 
 def _own(note: bytes, hub_log: HubLog) -> SignedCheckpoint:

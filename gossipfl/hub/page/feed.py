@@ -71,6 +71,7 @@ class Feed:
         self._sightings: dict[bytes, Sighting] = {}
         self._rows: list[tuple[object, ...]] = []
         self._waiting = 0
+        self._erasures: int | None = None
         self._measured: tuple[Measured, ...] = ()
         self._check: Check | None = None
         self._checking = asyncio.Lock()
@@ -93,6 +94,7 @@ class Feed:
 
     async def look(self) -> None:
         """Take in what is new. Raises DatabaseError, AuditRefused."""
+        await self._look_at_erasures()
         await self._look_at_fleet()
         self._waiting = await self._log.reader.staged()
         await self._look_at_measured()
@@ -138,6 +140,16 @@ class Feed:
         counts = {row["number"]: int(row["n"]) for row in rows}
         boxes = [replace(box, witnesses=counts.get(box.number, 0)) for box in self._boxes]
         self._boxes = deque(boxes, maxlen=CHECKPOINTS_SHOWN)
+
+    async def _look_at_erasures(self) -> None:
+        """After one all that is shown is read anew: what was read before is not to be kept."""
+        async with self._database.transaction(write=False) as transaction:
+            row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
+        count = 0 if row is None else int(row["n"])
+        if self._erasures not in (None, count):
+            self._chronicle, self._place = Chronicle(), Place()
+            self._boxes.clear()
+        self._erasures = count
 
     async def _look_at_fleet(self) -> None:
         async with self._database.transaction(write=False) as transaction:

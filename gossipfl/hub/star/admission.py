@@ -17,6 +17,7 @@ from gossipfl.aggregation.guard import require_mergeable
 from gossipfl.codecs import CodecError, decode_update, encode_update, require_size
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
+from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Database, Transaction
 from gossipfl.hub.rest.problems import Problem, conflict, malformed, plain, too_many
 from gossipfl.hub.star import books, clients
@@ -89,6 +90,8 @@ class Admission:
         )
         async with self._database.transaction() as tx:
             await tx.lock(f"star-client {client.id.hex()}")
+            if await pseudonyms.erased(tx, [client.id]):
+                raise Problem(403, "GF851", "what this hub held of this key was erased")
             known = await clients.get(tx, client.id)
             if known is not None:
                 if known.blocked:

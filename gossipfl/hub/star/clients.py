@@ -98,6 +98,9 @@ async def count_update(
 
 async def add_fault(tx: Transaction, name: bytes, fault: str) -> None:
     """For the reputation of a registered client, which the leader keeps."""
+    await tx.lock(f"star-client {name.hex()}")  # it may be erased at this instant
+    if await get(tx, name) is None:
+        return
     await tx.execute(
         "INSERT INTO star_faults (client, fault, times) VALUES (?, ?, 1)"
         " ON CONFLICT (client, fault) DO UPDATE SET times = star_faults.times + 1",

@@ -20,6 +20,7 @@ from gossipfl.errors import Fault, UserError
 from gossipfl.events import MergeFailed, MergeFinished
 from gossipfl.hub.database import Conflict, Database, DatabaseError, Lease, Row
 from gossipfl.hub.star import books, clients, merging, metrics
+from gossipfl.hub.star.erased import Erased
 from gossipfl.hub.star.job import Job, Shelf
 from gossipfl.hub.star.merging import Contribution, Evaluate, Holdout
 from gossipfl.hub.star.selection import select
@@ -62,6 +63,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._reputation = Reputation(settings.round_s)
         self._stopping = Stopping()
+        self._erased = Erased()
         self._phase: Phase | None = None
         self._judge: tuple[bytes, Evaluate | None] = (b"", None)  # of a bundle
 
@@ -97,7 +99,7 @@ class Engine:
     async def load(self) -> None:
         """What the leader before knew."""
         self._reputation = Reputation(self._settings.round_s)
-        self._stopping, self._phase = Stopping(), None
+        self._stopping, self._phase, self._erased = Stopping(), None, Erased()
         async with self._database.transaction(write=False) as tx:
             reputation = await books.state(tx, "reputation")
             stopping = await books.state(tx, "stopping")
@@ -118,6 +120,7 @@ class Engine:
             version = await books.version(tx)
             round_ = await books.newest_round(tx)
             received = 0 if round_ is None else await books.count_updates(tx, round_.number)
+            await self._erased.look(tx, self._reputation)
         if job is None:
             what = "policy" if accepted is None else "bundle"
             await self._tell("waiting", f"no {what} has been given to this hub")
@@ -313,10 +316,11 @@ class Engine:
         settings = self._settings
         async with self._database.transaction() as tx:
             await tx.lock(books.LOCK)
-            await books.add_version(tx, new)
-            await books.move_round(tx, round_.number, RoundState.CLOSED, RoundState.DONE)
             for row in await books.take_faults(tx):
                 self._charge(row, now)
+            gone = await self._erased.look(tx, self._reputation)
+            await books.add_version(tx, new.without(gone))
+            await books.move_round(tx, round_.number, RoundState.CLOSED, RoundState.DONE)
             await books.set_state(tx, "reputation", self._reputation.dump(now))
             await books.set_state(tx, "stopping", self._stopping.dump())
             await books.prune(

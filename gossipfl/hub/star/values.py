@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import msgspec
+from msgspec import structs
 
 from gossipfl.hub.star.budget import Account
 
@@ -76,6 +77,14 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     kept_old: bool = False  # the merge would have harmed the model
     stopped: str = ""
 
+    def without(self, clients: Container[str]) -> Details:
+        """Shares in the merge stay, whose they were does not."""
+        parts = [
+            Part("", "", 0, part.influence, 0) if part.client in clients else part
+            for part in self.merged
+        ]
+        return structs.replace(self, merged=parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -94,6 +103,10 @@ class Version:
     details: Details = field(default_factory=Details)
     body: bytes | None = None
     is_kept: bool = True  # whether the parameters are still here
+
+    def without(self, clients: Container[str]) -> Version:
+        """The same, of which it is not said that these clients (ids in hex) took part."""
+        return replace(self, details=self.details.without(clients))
 
 
 class Phase(msgspec.Struct, frozen=True):

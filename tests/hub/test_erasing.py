@@ -1,0 +1,236 @@
+"""Erasure: no stored byte links a device to its pseudonym any more, and all proofs hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from erasekit import RECEIPTS, Traces, forms, left_in, shown, signs_of, stored
+
+from gossipfl.audit.entries import EntryKind
+from gossipfl.audit.notes import log_key
+from gossipfl.audit.proofs import parse_proof, verify_proof
+from gossipfl.cli.audit import _proof
+from gossipfl.errors import UserError
+from gossipfl.hub import pseudonyms
+from gossipfl.hub.database import Database, Unavailable, open_database
+from gossipfl.hub.erasing.asking import Stage, ask, parse, stage
+from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.page.feed import Feed
+from gossipfl.identity import device_name
+from sim.fleet import Keys
+
+BY = "olga"
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    opened = await open_database(dsn)
+    yield opened
+    await opened.close()
+
+
+async def erase(found: Traces, keys: Keys) -> None:
+    await ask(found.database, keys.device, found.fleet.root.key_id, BY)
+    await found.eraser.erase()
+    await found.eraser.compact()
+
+
+async def salt_of(database: Database, table: str, device: bytes) -> bytes:
+    async with database.transaction(write=False) as tx:
+        row = await tx.row(f"SELECT salt FROM {table} WHERE subject = ?", device)
+    assert row is not None
+    return bytes(row["salt"])
+
+
+async def kinds_by_whom(database: Database, device: bytes) -> set[str]:
+    """The tables and columns in which an id still stands, as it is."""
+    async with database.transaction(write=False) as tx:
+        names = {
+            "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
+            "postgresql": "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'",
+        }
+        found = set()
+        for table in await tx.rows(names[database.kind]):
+            for row in await tx.rows(f"SELECT * FROM {table['name']}"):
+                found |= {
+                    f"{table['name']}.{column} {row.get('kind') or row.get('name') or ''}"
+                    for column, value in row.items()
+                    if isinstance(value, bytes) and device in value
+                }
+    return found
+
+
+async def test_no_stored_byte_links_a_device_to_its_pseudonym(dsn: str, database: Database) -> None:
+    found = await left_in(database)
+    name = (await pseudonyms.of(database, [found.bob.device]))[found.bob.device]
+    salts = {await salt_of(database, t, found.bob.device) for t in ("pseudonyms", "log_salts")}
+    signs = signs_of(found.bob)
+    signs |= {"salt": set().union(*map(forms, salts)), "pseudonym": {name.encode()}}
+    del signs["what it called itself"]  # a device has no name
+    if database.kind == "sqlite":
+        assert {"key", "id in text", "salt"} <= set(shown(stored(dsn), signs))
+    else:
+        del signs["id in text"]  # a dump shows all bytes so, those of others' receipts too
+    await erase(found, found.bob)
+    left = await kinds_by_whom(database, found.bob.device)
+    await database.close()
+    assert shown(stored(dsn), signs) == []
+    # What others signed about it stays: ann's receipts, and the revocation that shuts it out.
+    receipts, revocations = f"log_entries.data {EntryKind.RECEIPT:d}", "node_documents.data "
+    assert {entry for entry in left if not entry.startswith("node_objects.data")} == {
+        receipts,
+        revocations + "revocations",
+    }
+
+
+async def test_nothing_of_a_star_client_stays(dsn: str, database: Database) -> None:
+    found = await left_in(database)
+    signs = signs_of(found.cat) | {"id": {found.cat.device}}
+    assert await ask(database, found.cat.device, found.fleet.root.key_id, BY) is Stage.ASKED
+    await found.eraser.erase()
+    await found.eraser.compact()
+    async with database.transaction(write=False) as tx:
+        row = await tx.row("SELECT details FROM star_models")
+        assert row is not None
+        assert found.ann.device.hex() in row["details"]
+        assert row["details"].count("0.5") == 2  # that somebody took part stays
+        clients = await tx.rows("SELECT client FROM star_clients")
+        assert [r["client"] for r in clients] == [found.ann.device.hex()]
+        await_name = await tx.row("SELECT name FROM star_clients")
+        assert await_name is not None
+    async with database.transaction() as tx:
+        await tx.execute("UPDATE star_clients SET name = ''")  # ann's is the same
+    await found.database.compact(["star_clients"])
+    await database.close()
+    assert shown(stored(dsn), signs) == []
+
+
+async def test_every_proof_and_every_export_verifies_and_says_what_was_erased(
+    database: Database,
+) -> None:
+    found = await left_in(database)
+    key = log_key(found.hub.signer.key_id)
+    size = await found.log.reader.size()
+    before = [await _proof(found.log.reader, index, False) for index in range(size)]
+    old = await found.export()
+    await erase(found, found.bob)
+    for proof in before:
+        assert verify_proof(parse_proof(proof), key).payload is not None
+    for index in range(size):
+        again = verify_proof(parse_proof(await _proof(found.log.reader, index, False)), key)
+        assert again.entry == verify_proof(parse_proof(before[index]), key).entry
+    assert found.verify(old).valid
+    verdict = found.verify(await found.export())
+    assert verdict.problem is None
+    assert verdict.erased == RECEIPTS + 2  # its admission and its revocation
+    assert verdict.kinds["erasure"] == 1
+    assert verdict.kinds["decision"] == 2
+
+
+async def test_there_is_no_instant_at_which_an_export_misses_what_no_entry_explains(
+    database: Database,
+) -> None:
+    found = await left_in(database)
+    await ask(database, found.bob.device, found.fleet.root.key_id, BY)
+    assert found.verify(await found.export()).valid
+    await found.eraser.erase()  # and a crash before the second step
+    assert found.verify(await found.export()).valid
+
+
+async def test_a_crash_between_the_steps_loses_nothing(dsn: str, database: Database) -> None:
+    found = await left_in(database)
+    await ask(database, found.bob.device, found.fleet.root.key_id, BY)
+    await found.eraser.erase()
+    assert await stage(database, found.bob.device) is Stage.DELETED
+    other = await open_database(dsn)
+    found.database = other
+    assert await found.eraser.erase() == 0
+    await found.eraser.compact()
+    assert await stage(other, found.bob.device) is Stage.DONE
+    await other.close()
+
+
+async def test_the_page_forgets_too(database: Database) -> None:
+    found = await left_in(database)
+    feed = Feed(database, found.log, found.fleet.id, lambda: 1, 60)
+    await feed.look()
+    before = feed.device(found.bob.device)
+    assert before is not None
+    assert any("revoked" in line.words for line in feed._chronicle.lines)
+    await erase(found, found.bob)
+    await feed.look()
+    lines = [line.words for line in feed._chronicle.lines]
+    assert not any("revoked" in words for words in lines)
+    assert feed._chronicle.erased == RECEIPTS + 2
+    assert (await feed.verify()).is_good
+
+
+async def test_what_is_staged_at_that_instant_gets_no_place(database: Database) -> None:
+    found = await left_in(database)
+    await erase(found, found.bob)
+    size = await found.log.reader.size()
+    late = Draft(EntryKind.ALARM, found.bob.device, b'{"alarm":"late"}', 1)
+    await found.log.append([late])
+    assert await found.writer.integrate() == 0
+    assert (await found.log.reader.staged(), await found.log.reader.size()) == (0, size)
+    assert await pseudonyms.of(database, [found.bob.device]) == {
+        found.bob.device: pseudonyms.ERASED
+    }
+
+
+async def test_who_is_not_known_still_here_or_was_erased_is_told(database: Database) -> None:
+    found = await left_in(database)
+    root = found.fleet.root.key_id
+    async with database.transaction() as tx:
+        await tx.execute(
+            "UPDATE fleet_devices SET state = 'live' WHERE device = ?", found.ann.device
+        )
+    for device, code in (
+        (os.urandom(16), "GF850"),
+        (found.ann.device, "GF852"),
+        (found.hub.device, "GF852"),
+        (found.fleet.operator.device, "GF852"),
+    ):
+        with pytest.raises(UserError) as raised:
+            await ask(database, device, root, BY)
+        assert raised.value.code == code
+    assert await ask(database, found.bob.device, root, BY) is Stage.ASKED
+    assert await ask(database, found.bob.device, root, BY) is Stage.ASKED
+    await found.eraser.erase()
+    assert await ask(database, found.bob.device, root, BY) is Stage.DELETED
+    await found.eraser.compact()
+    with pytest.raises(UserError) as raised:
+        await ask(database, found.bob.device, root, BY)
+    assert raised.value.code == "GF851"
+
+
+def test_an_id_is_read_in_both_forms_and_a_typo_is_told() -> None:
+    device = bytes(range(16))
+    assert parse(device.hex()) == parse(f" {device_name(device)} ") == device
+    for wrong in ("", "zz" * 16, "b" + device_name(device)[1:], device.hex()[:-2]):
+        with pytest.raises(UserError, match="no device id") as raised:
+            parse(wrong)
+        assert raised.value.code == "GF850"
+
+
+async def test_a_reader_delays_the_second_step_and_it_is_tried_again(
+    dsn: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.kind != "sqlite":
+        pytest.skip("PostgreSQL waits for readers")
+    monkeypatch.setattr("gossipfl.hub.database.sqlite_words.BUSY_MS", 50)
+    await database.close()
+    database = await open_database(dsn)
+    found = await left_in(database)
+    await ask(database, found.bob.device, found.fleet.root.key_id, BY)
+    await found.eraser.erase()
+    async with database.transaction(write=False) as reading:
+        await reading.row("SELECT 1 FROM log_entries")
+        with pytest.raises(Unavailable, match="somebody reads"):
+            await found.eraser.compact()
+    assert await stage(database, found.bob.device) is Stage.DELETED
+    await found.eraser.compact()
+    assert await stage(database, found.bob.device) is Stage.DONE
+    await database.close()
