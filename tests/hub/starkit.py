@@ -33,6 +33,9 @@ from gossipfl.hub.database import Database, open_database
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.routes import PageApi
+from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.reports.office import Office
+from gossipfl.hub.reports.routes import ReportsApi
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
 from gossipfl.hub.star.merging import Holdout
@@ -181,8 +184,12 @@ async def stand(
     )
     hub = _hub(database, star)
     hub_log = HubLog(database, log_key(official.signer.key_id))
-    page = PageApi(Feed(database, hub_log, star.fleet, hub.clock, 60), auth)
-    dispatcher = Dispatcher(hub, table(auth, star, lambda: dispatcher, page), auth.authenticator)
+    feed = Feed(database, hub_log, star.fleet, hub.clock, 60)
+    page = PageApi(feed, auth)
+    office = Office(database, hub_log, official.signer, star.fleet, hub.clock)
+    reports = ReportsApi(office, feed, Tariffs())
+    routes = table(auth, star, lambda: dispatcher, page, reports)
+    dispatcher = Dispatcher(hub, routes, auth.authenticator)
     app = web.Application()
     dispatcher.install(app)
     runner = web.AppRunner(app, **SERVER_OPTIONS)
