@@ -1,7 +1,8 @@
 """What reputation does: the real node with it and without, beside liars, and among honest devices.
 
-Three questions, each over seeds, in fleets of 20 simulated devices on digits (MLP 64-128-10, one
-epoch a round, SGD 0.05 with momentum 0.9, nna, a fifth of the devices lie, a third are assumed to):
+Three questions, each over seeds, in fleets of 20 simulated devices (or `--devices`) on digits (MLP
+64-128-10, one epoch a round, SGD 0.05 with momentum 0.9, nna, a fifth of the devices lie, from the
+start or after `--since` rounds, a third are assumed to):
 
 `influence`: the liars' part of the merges of honest devices in the last rounds, on against off.
 `flags`: in how many seeds every liar was called by a right cause, by at least half of the honest
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -77,6 +78,14 @@ class Task:
     reputation: bool = True
     noise: float = 0.0
     alpha: float = 1.0
+    devices: int = DEVICES
+    liars: int = LIARS
+    assumed: int = ASSUMED
+    since: int = 0  # rounds in which all are honest, before the others
+
+    @property
+    def length(self) -> int:
+        return self.since + self.rounds
 
 
 @dataclass(slots=True)
@@ -116,26 +125,33 @@ def play(task: Task) -> Told:
     """One history of real nodes."""
     settings = NodeSettings(pace=PACES["demo"], reputation=task.reputation)
     setup = Setup(
-        devices=DEVICES, data="digits", model="mlp", alpha=task.alpha, attackers=ASSUMED, scale=4.0
+        devices=task.devices,
+        data="digits",
+        model="mlp",
+        alpha=task.alpha,
+        attackers=task.assumed,
+        scale=4.0,
     )
     merges = Merges()
     scene = Scene(task.seed, setup, Options(settings=settings), checkers=[merges])
-    liars = scene.devices[DEVICES - LIARS :] if task.attack else []
-    if liars:
-        lie = attack(task.attack, task.noise, setup.rule, LIARS, task.seed)
-        corrupt(scene.world, liars, lie)
+    liars = scene.devices[task.devices - task.liars :] if task.attack else []
+    if liars and not task.since:
+        _corrupt(scene, liars, task)
     honest = [d for d in scene.devices if d not in liars]
     scene.start()
     told = Told(task)
     called: dict[tuple[int, int], set[str]] = {}
     out = 0
-    for number in range(1, task.rounds + 1):
+    for number in range(1, task.length + 1):
+        if liars and number == task.since + 1 > 1:
+            _corrupt(scene, liars, task)
         try:
             scene.run_rounds(1, ROUND_LIMIT_S, honest)
         except WorldError:  # some device merges no more: too few updates come for what may lie
             break
         told.rounds = number
-        out += _look(scene, honest, liars, called if number <= FLAG_ROUNDS else {}, told)
+        is_early = 0 < number - task.since <= FLAG_ROUNDS
+        out += _look(scene, honest, liars, called if is_early else {}, told)
     told.shut_out = out / (max(1, told.rounds) * len(honest) * (len(honest) - 1))
     accuracies = [scene.accuracy(d) for d in honest]
     told.accuracy, told.worst = float(np.mean(accuracies)), min(accuracies)
@@ -149,6 +165,11 @@ def play(task: Task) -> Told:
         for cause in causes:
             told.named[cause] = told.named.get(cause, 0) + 1
     return told
+
+
+def _corrupt(scene: Scene, liars: Sequence[SimDevice], task: Task) -> None:
+    lie = attack(task.attack, task.noise, scene.setup.rule, task.liars, task.seed)
+    corrupt(scene.world, liars, lie)
 
 
 def _is_lied_to(name: str, device: SimDevice) -> bool:
@@ -212,30 +233,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calm-seeds", type=int, default=0, metavar="N", help="without liars")
     parser.add_argument("--calm", action="append", choices=CALM, help="only this scenario")
     parser.add_argument("--short", action="store_true", help="the scenarios' short forms")
-    parser.add_argument("--skew-seeds", type=int, default=0, metavar="N", help="Dirichlet 0.1")
+    parser.add_argument("--skew-seeds", type=int, default=0, metavar="N", help="honest, skewed")
+    parser.add_argument("--skew", type=float, default=0.1, metavar="X", help="Dirichlet of these")
+    parser.add_argument("--devices", type=int, default=DEVICES, metavar="N", help="in a fleet")
+    parser.add_argument("--liars", type=int, default=LIARS, metavar="N")
+    parser.add_argument(
+        "--assumed", type=int, default=ASSUMED, metavar="N", help="liars, by policy"
+    )
+    parser.add_argument(
+        "--since", type=int, default=0, metavar="N", help="rounds before the liars begin to lie"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes")
 
 
 def run(args: Namespace) -> Figures:
     """Everything that was asked for; one row per attack and per scenario."""
     names = args.attack or (list(ATTACKS) if args.seeds else [])
+    fleet = (args.devices, args.liars, args.assumed)
     tasks = [
-        Task(name, seed, args.rounds, on, args.noise, args.alpha)
+        Task(name, seed, args.rounds, on, args.noise, args.alpha, *fleet, args.since)
         for name in names
         for on, seeds in ((True, args.seeds), (False, args.off_seeds))
         for seed in range(args.first_seed, args.first_seed + seeds)
     ]
     first = args.first_seed
-    skewed = [Task("", first + n, args.rounds, alpha=0.1) for n in range(args.skew_seeds)]
+    honest = [Task("", first + n, args.rounds, alpha=args.skew) for n in range(args.skew_seeds)]
+    skewed = [replace(task, devices=args.devices, assumed=args.assumed) for task in honest]
     told = []
     for found in in_order(play, [*tasks, *skewed], args.workers):
         told.append(found)
         progress(f"  {line(found)}")
     figures: Figures = {
-        "devices": DEVICES,
-        "liars": LIARS,
-        "assumed": ASSUMED,
+        "devices": args.devices,
+        "liars": args.liars,
+        "assumed": args.assumed,
         "rounds": args.rounds,
+        "since": args.since,
         "noise": args.noise,
         "alpha": args.alpha,
     }
@@ -243,8 +276,9 @@ def run(args: Namespace) -> Figures:
         figures[name] = attacked([t for t in told if t.task.attack == name])
     if skewed:
         quiet = [t for t in told if not t.task.attack]
-        figures["dirichlet 0.1, honest"] = {
+        figures[f"dirichlet {args.skew:g}, honest"] = {
             "seeds": len(quiet),
+            "shut_out_at_end": sum(t.framed for t in quiet),
             "device_rounds_in_quarantine": round(float(np.mean([t.shut_out for t in quiet])), 5),
             "worst_seed": round(max(t.shut_out for t in quiet), 5),
             "accuracy": round(float(np.mean([t.accuracy for t in quiet])), 4),
@@ -273,7 +307,7 @@ def attacked(rows: Sequence[Told]) -> dict[str, Any]:
             found[f"pulled_{word}"] = round(float(np.mean([t.pulled for t in some])), 4)
             found[f"accuracy_{word}"] = round(float(np.mean([t.accuracy for t in some])), 4)
             found[f"worst_{word}"] = round(min(t.worst for t in some), 4)
-            found[f"stuck_{word}"] = sum(t.rounds < t.task.rounds for t in some)
+            found[f"stuck_{word}"] = sum(t.rounds < t.task.length for t in some)
     if on:
         flagged = [min(t.flagged) >= 0.5 for t in on]
         found |= {
@@ -299,10 +333,11 @@ def line(told: Told) -> str:
     task = told.task
     what = task.attack or "honest"
     flags = f"flagged by {min(told.flagged):.0%} or more" if told.flagged else ""
-    if told.rounds < task.rounds:
+    if told.rounds < task.length:
         flags = f"stuck after round {told.rounds} {flags}"
     return (
         f"{what:<18} seed {task.seed:<3} {'on ' if task.reputation else 'off'} influence "
         f"{told.influence:.4f} pulled {told.pulled:.3f} accuracy {told.accuracy:.3f} worst "
-        f"{told.worst:.3f} honest out {told.shut_out:.5f} {flags} {told.named or ''}"
+        f"{told.worst:.3f} honest out {told.shut_out:.5f} at the end {told.framed} "
+        f"{flags} {told.named or ''}"
     )

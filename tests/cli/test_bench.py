@@ -12,7 +12,7 @@ from sim.attacks import ATTACKS
 from sim.bench import reputation
 from sim.bench.fleet import measure
 from sim.bench.report import envelope, table
-from sim.bench.reputation import Task, Told, attacked
+from sim.bench.reputation import Task, Told, attacked, play
 from sim.demo.places import Job
 
 JOB = Job(devices=2, liars=0, rounds=10, seed=1, training=Training(), pace="none")
@@ -67,6 +67,15 @@ def test_a_seed_counts_as_flagged_if_every_liar_is_called_so_by_half_of_its_vict
     assert (row["influence_on"], row["influence_off"]) == (0.05, 0.3)
     assert row["worst_on"] == 0.7
     assert (row["stuck_on"], row["stuck_off"]) == (0, 1)
+
+
+def test_liars_of_the_reputation_bench_may_begin_when_the_fleet_has_learnt() -> None:
+    fleet = {"devices": 6, "liars": 1, "assumed": 1, "since": 6}
+    told = play(Task("gaussian", 1, 8, **fleet))  # type: ignore[arg-type]
+    assert told.rounds == 14
+    assert told.flagged == [1.0]
+    assert told.framed == 0
+    assert play(Task("gaussian", 1, 2, **fleet)).flagged == [0.0]  # type: ignore[arg-type]
 
 
 def test_every_attack_of_the_reputation_bench_has_causes_that_are_true_of_it() -> None:
