@@ -75,7 +75,7 @@ def test_liars_of_the_reputation_bench_may_begin_when_the_fleet_has_learnt() -> 
     assert told.rounds == 14
     assert told.flagged == [1.0]
     assert told.framed == 0
-    assert play(Task("gaussian", 1, 2, **fleet)).flagged == [0.0]  # type: ignore[arg-type]
+    assert play(Task("gaussian", 1, 1, **fleet)).flagged == [0.0]  # type: ignore[arg-type]
 
 
 def test_every_attack_of_the_reputation_bench_has_causes_that_are_true_of_it() -> None:
