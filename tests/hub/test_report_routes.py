@@ -6,22 +6,35 @@ import csv
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from authkit import PASSWORD, bearer
 from browserkit import CONTRAST, browser, tab
 from pagekit import story
 from pageserver import Served, served
+from starkit import example, side_by_side, stand
 from test_page_routes import session, sign_in
+from test_reports import LOG, tally_of, with_privacy
 
-from gossipfl.hub.reports.costs import Tariffs
-from gossipfl.hub.reports.rendering import TITLES
+from gossipfl.audit.entries import EntryKind
+from gossipfl.audit.notes import log_key
+from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.log.log import HubLog
+from gossipfl.hub.log.writer import LogWriter
+from gossipfl.hub.page.facts import Measured
+from gossipfl.hub.reports.costs import NAMES, Tariffs
+from gossipfl.hub.reports.facts import Facts
+from gossipfl.hub.reports.rendering import TITLES, ReportRenderer
 from gossipfl.hub.reports.signing import check
+from gossipfl.hub.reports.summary import ATTENTION_MAX, COSTS_SHOWN, summary
 from gossipfl.hub.rest.access import Role
 from gossipfl.identity import short_name
+from gossipfl.messages import Privacy
 
 RATES = Tariffs(
     raw_mb=200.0, price=2.0, kwh_price=0.3, training_w=3.0, training_s=2.0, device_month=1.5,
@@ -167,6 +180,70 @@ async def test_they_can_be_read_and_the_summary_prints_on_one_page(tmp_path: Pat
                 assert points[2:] == pytest.approx([595, 842], abs=2)  # A4
                 assert it.said == []
                 assert it.foreign == []
+
+
+async def test_star_mode_is_reported_too(tmp_path: Path, dsn: str) -> None:
+    """Five clients, one of which is blocked in the end."""
+    async with stand(tmp_path, dsn) as hub:
+        signer = hub.operator.official.signer
+        log = HubLog(hub.database, log_key(signer.key_id))
+        await log.append([Draft(EntryKind.ALARM, bytes(16), b'{"alarm":"a test"}', 1_800_000_000)])
+        await LogWriter(hub.database, log, signer).integrate()
+        await hub.start(n=6, attackers=0, epochs=1, rounds=3)
+        members = example().fleet(hub.url, None, 5, 0)
+        code = await hub.code()
+        await side_by_side([partial(member.run, code) for member in members])
+        listed = (await hub.ask("GET", "/api/v1/clients"))["clients"]
+        history = (await hub.ask("GET", "/api/v1/convergence/history"))["rounds"]
+        blocked = listed[0]["client_id"]
+        body = {"client_id": blocked, "reason": "a test"}
+        await hub.ask("POST", "/api/v1/security/block-client", body)
+
+        found = (await hub.ask("GET", "/api/v1/reports/performance"))["star"]
+        updates = sum(client["updates"] for client in listed)
+        assert (found["clients"], found["merges"]) == (5, 3)
+        assert found["updates"] == updates
+        assert found["bytes"] == round(updates * found["update_bytes"])
+        assert [p["merged"] for p in found["points"]] == [h["merged"] for h in history[::-1]]
+
+        cost = (await hub.ask("GET", "/api/v1/reports/cost?price=2"))["figures"]
+        assert {f["key"]: f["value"] for f in cost}["moved"] == found["bytes"]
+
+        made = await hub.ask("GET", "/api/v1/reports/contribution")
+        rows = {row["device"]: row for row in made["rows"]}
+        assert len(rows) == 5
+        assert sum(row["incentive"] for row in rows.values()) == pytest.approx(1.0)
+        states = [row["state"] for row in rows.values()]
+        assert states.count("blocked") == 1
+        assert blocked not in json.dumps(made)
+        text = (await hub.ask("GET", "/api/v1/reports/summary"))["headline"]
+        assert text.startswith("5 clients learned with the hub: 3 merges")
+
+
+@pytest.mark.slow
+async def test_the_fullest_summary_prints_on_one_page_too() -> None:
+    """Every block at its longest."""
+    terms = Privacy(mode="local", epsilon=8.0, delta=1e-5, z=6.0)
+    told = story()
+    looks = tuple(Measured(told.now + n, 0.7, 0.8, 0.9, 0.8 + n / 1e3, 0.5) for n in range(200))
+    tally = tally_of(with_privacy(told, terms))
+    facts = Facts(tally, LOG, {}, (123_456_789,), looks, RATES, "a-holdout-of-many-letters")
+    known = tally.chronicle.devices
+    known[told.liar].evidence.append((told.now, "equal seq"))
+    known[told.honest[0]].revoked = (told.now, "stolen")
+    tally.kinds[EntryKind.ALARM] = tally.kinds[EntryKind.RECEIPT]
+    tally.faults["TLS key of another device"] = 1_234_567
+    tally.parts[told.liar].bare, tally.erased = 5_000_000, 1_000_000
+    made = summary(facts)
+    assert len(made.attention) == ATTENTION_MAX
+    assert len(made.costs) == COSTS_SHOWN
+    assert len(made.trends) == 6
+    made = msgspec.structs.replace(made, not_set=list(NAMES.values()))
+    async with browser() as opened:
+        page = await opened.new_page()
+        await page.set_content(ReportRenderer().alone(made))
+        printed = await page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
 
 
 async def test_a_stranger_with_a_browser_is_asked_to_sign_in(tmp_path: Path) -> None:

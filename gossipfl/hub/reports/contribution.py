@@ -12,6 +12,8 @@ from statistics import median
 import msgspec
 
 from gossipfl.hub.reports.facts import Facts, LogPart
+from gossipfl.hub.reports.starred import Star
+from gossipfl.hub.reports.stated import PrivacyStatement, stated
 from gossipfl.hub.reports.tally import Part
 
 FORMULA = (
@@ -23,8 +25,10 @@ SUMS = "In group sums a merge names a group's mean: what one device gave cannot 
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One device under its pseudonym. `incentive`: its part, 0 to 1; over all devices 1."""
+    """One device under its pseudonym, or a client of star mode. `incentive`: its part, 0 to 1; over
+    all of one mode 1. Of a client `rounds` and `published` are its updates."""
 
+    mode: str
     device: str
     state: str
     rounds: int
@@ -47,6 +51,7 @@ class Contribution(msgspec.Struct, frozen=True):
     influence: float
     bytes: int | None
     rows: list[Row]
+    privacy: PrivacyStatement
 
 
 def contribution(facts: Facts) -> Contribution:
@@ -63,6 +68,7 @@ def contribution(facts: Facts) -> Contribution:
     merged = sum(p.merged for p in paid.values())
     rows = [
         Row(
+            mode="peers",
             device=facts.names.get(device, "p-unknown"),
             state=out.get(device, "counts"),
             rounds=known[device].receipts,
@@ -77,7 +83,10 @@ def contribution(facts: Facts) -> Contribution:
         )
         for device, part in parts.items()
     ]
+    clients: list[Row] = []
     rows.sort(key=lambda row: (-row.incentive, row.device))
+    if facts.star is not None:
+        clients = _clients(facts.star, facts)
     return Contribution(
         report="contribution",
         log=facts.log,
@@ -86,8 +95,33 @@ def contribution(facts: Facts) -> Contribution:
         devices=len(rows),
         influence=sum(p.influence for p in parts.values()),
         bytes=None if size is None else round(sum(p.merged for p in parts.values()) * size),
-        rows=[] if is_summing else rows,
+        rows=[*([] if is_summing else rows), *clients],
+        privacy=stated(tally),
     )
+
+
+def _clients(star: Star, facts: Facts) -> list[Row]:
+    """Of star mode, by the hub's merges; updates of one job are equally large."""
+    counted = [c for c in star.clients.values() if not c.is_blocked]
+    influence, merged = sum(c.influence for c in counted), sum(c.merged for c in counted)
+    rows = [
+        Row(
+            mode="star",
+            device=facts.names.get(client, "p-unknown"),
+            state="blocked" if c.is_blocked else "counts",
+            rounds=c.updates,
+            published=c.updates,
+            merged_by_others=c.merged,
+            refused_by_others=0,
+            influence=c.influence,
+            bytes=None if star.update_bytes is None else round(c.merged * star.update_bytes),
+            incentive=0.0
+            if c.is_blocked
+            else (_share(c.influence, influence) + _share(c.merged, merged)) / 2,
+        )
+        for client, c in star.clients.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.incentive, row.device))
 
 
 def limited(made: Contribution) -> Contribution:

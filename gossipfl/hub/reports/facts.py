@@ -11,6 +11,7 @@ import msgspec
 from gossipfl.audit.checkpoints import Checkpoint
 from gossipfl.hub.page.facts import Measured
 from gossipfl.hub.reports.costs import Flow, Tariffs
+from gossipfl.hub.reports.starred import Star
 from gossipfl.hub.reports.tally import Tally
 
 
@@ -40,7 +41,8 @@ def part_of(tally: Tally, checkpoint: Checkpoint) -> LogPart:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`update_bytes`: sizes of the newest updates, one a device; empty where heads are not at hand
-    (an export). `names`: how devices appear. `measured`: by time."""
+    (an export). `names`: how devices appear. `measured`: by time. `star`: what
+    star mode has done."""
 
     tally: Tally
     log: LogPart
@@ -49,18 +51,25 @@ class Facts:
     measured: tuple[Measured, ...] = ()
     tariffs: Tariffs = field(default_factory=Tariffs)
     holdout: str = ""
+    star: Star | None = None
 
     @property
     def flow(self) -> Flow | None:
-        """None until an update's size is known, or before the first merge."""
-        tally = self.tally
-        if not self.update_bytes or not tally.pulls:
+        """Of peers and of star mode together. None until an update's size is known, or before the
+        first merge."""
+        tally, star = self.tally, self.star
+        size = median(self.update_bytes) if self.update_bytes else 0.0
+        models = tally.pulls if size else 0
+        moved = models * size
+        devices = sum(d.revoked is None for d in tally.devices())
+        rounds, first, last = tally.receipts, tally.chronicle.first, tally.chronicle.newest
+        if star is not None and star.moved_bytes:
+            models, moved = models + star.updates, moved + star.moved_bytes
+            devices += sum(not client.is_blocked for client in star.clients.values())
+            rounds += star.updates
+            times = [merge.time for merge in star.merges]
+            first = min([*times, *([] if first is None else [first])], default=None)
+            last = max([*times, last])
+        if not moved:
             return None
-        return Flow(
-            models=tally.pulls,
-            update_bytes=median(self.update_bytes),
-            devices=sum(d.revoked is None for d in tally.devices()),
-            rounds=tally.receipts,
-            first=tally.chronicle.first or 0,
-            last=tally.chronicle.newest,
-        )
+        return Flow(models, moved / models, devices, rounds, first or 0, last)

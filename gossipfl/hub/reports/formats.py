@@ -29,7 +29,7 @@ def as_csv(report: Report) -> bytes:
         case ComplianceReport():
             rows = _claims(report)
         case Contribution():
-            rows = _structs(report.rows, ("device", "state", "rounds", "published",
+            rows = _structs(report.rows, ("mode", "device", "state", "rounds", "published",
                             "merged_by_others", "refused_by_others", "influence", "bytes",
                             "incentive"))  # fmt: skip
         case CostReport():
@@ -65,7 +65,7 @@ def _boxes(report: Summary) -> Iterable[Sequence[Any]]:
         yield (box.name, box.value, box.words)
     for words in report.attention:
         yield ("Attention", words, "")
-    yield ("Privacy", report.privacy, "")
+    yield ("Privacy", report.privacy.words, "")
     yield ("Compliance", report.compliance, "")
 
 
@@ -88,8 +88,8 @@ def as_text(report: Report) -> str:
         case Contribution():
             lines = [report.formula, *filter(None, [report.words])]
             lines += [
-                f"{r.device:<20} {100 * r.incentive:5.1f} %  influence {r.influence:8.2f}  "
-                f"merged {r.merged_by_others:>7,}  {r.state}"
+                f"{r.mode:<5} {r.device:<20} {100 * r.incentive:5.1f} %  "
+                f"influence {r.influence:8.2f}  merged {r.merged_by_others:>7,}  {r.state}"
                 for r in report.rows
             ]
         case CostReport():
@@ -108,6 +108,6 @@ def as_text(report: Report) -> str:
             lines = [report.headline, ""]
             rows = [*report.boxes, *report.costs]
             lines += [f"{b.name:<28} {b.value:>14}  {b.words}" for b in rows]
-            lines += ["", *(f"! {words}" for words in report.attention), report.privacy]
+            lines += ["", *(f"! {words}" for words in report.attention), report.privacy.words]
             lines.append(report.compliance)
     return "\n".join(lines)

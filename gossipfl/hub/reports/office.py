@@ -21,6 +21,7 @@ from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.reports.facts import Facts, part_of
 from gossipfl.hub.reports.history import History
 from gossipfl.hub.reports.signing import signed
+from gossipfl.hub.reports.starred import star
 from gossipfl.identity import Signer
 from gossipfl.messages import Head
 from gossipfl.wire import decode
@@ -80,7 +81,10 @@ class Office:
         async with self._read() as history:
             checkpoint, _ = await history.checkpoint()
             tally = history.tally
-            devices = [d.device for d in tally.devices()]
+            devices = {d.device for d in tally.devices()}
+            starred = await star(self._database)
+            if starred is not None:
+                devices |= starred.clients.keys()
             yield Facts(
                 tally=tally,
                 log=part_of(tally, checkpoint),
@@ -89,6 +93,7 @@ class Office:
                 measured=await measured(self._database),
                 tariffs=tariffs,
                 holdout=self._holdout,
+                star=starred,
             )
 
     @asynccontextmanager

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+from typing import TypeVar
 
 import msgspec
 
 from gossipfl.hub.page.facts import Measured
 from gossipfl.hub.reports.facts import Facts, LogPart
+from gossipfl.hub.reports.starred import Star
+from gossipfl.hub.reports.stated import PrivacyStatement, stated
 from gossipfl.hub.reports.timeline import Durations, Timeline, quantile
+
+T = TypeVar("T")
 
 POINTS_MAX = 64  # of a report's line: what a page can show
 BENCHMARKS_MAX = 64
@@ -47,6 +55,27 @@ class Benchmark(msgspec.Struct, frozen=True):
     disagreement: float | None
 
 
+class StarPoint(msgspec.Struct, frozen=True):
+    """One merge of star mode."""
+
+    time: int
+    merged: int
+    accuracy: float | None
+    distance: float | None
+
+
+class StarPerformance(msgspec.Struct, frozen=True):
+    """Star mode. `round`: from one merge to the next. `bytes`: of updates sent to the hub."""
+
+    clients: int
+    merges: int
+    updates: int
+    update_bytes: float | None
+    bytes: int | None
+    round: Spread
+    points: list[StarPoint]
+
+
 class Performance(msgspec.Struct, frozen=True):
     """`round`: from one receipt of a device to its next. `age`: of the models that were merged,
     since their publisher's own merge. `logging`: from a merge to the log. `behind`: rounds behind
@@ -70,11 +99,13 @@ class Performance(msgspec.Struct, frozen=True):
     points: list[Point]
     holdout: str
     benchmarks: list[Benchmark]
+    privacy: PrivacyStatement
+    star: StarPerformance | None
 
 
 def performance(facts: Facts) -> Performance:
-    tally, flow = facts.tally, facts.flow
-    size = flow.update_bytes if flow is not None else None
+    tally = facts.tally
+    size = median(facts.update_bytes) if facts.update_bytes else None
     behind = _behind(facts)
     least_s = 2 * (tally.rounds.quantile(0.5) or 0)  # shorter bins would show who merges when
     width, points = _points(tally.timeline, size, least_s)
@@ -86,7 +117,7 @@ def performance(facts: Facts) -> Performance:
         models_merged=tally.pulls,
         models_refused=sum(tally.faults.values()),
         update_bytes=size,
-        bytes=None if flow is None else round(flow.moved_bytes),
+        bytes=None if size is None else round(tally.pulls * size),
         rules=dict(sorted(tally.rules.items())),
         refused=dict(sorted(tally.faults.items())),
         round=_spread(tally.rounds),
@@ -97,10 +128,31 @@ def performance(facts: Facts) -> Performance:
         points=points,
         holdout=facts.holdout,
         benchmarks=[_benchmark(m) for m in thinned(facts.measured, BENCHMARKS_MAX)],
+        privacy=stated(tally),
+        star=None if facts.star is None else _of_star(facts.star),
     )
 
 
-def thinned(rows: tuple[Measured, ...], most: int) -> list[Measured]:
+def _of_star(star: Star) -> StarPerformance:
+    gaps = Durations()
+    for before, after in pairwise(star.merges):
+        gaps.add(after.time - before.time)
+    size = star.update_bytes
+    return StarPerformance(
+        clients=len(star.clients),
+        merges=len(star.merges),
+        updates=star.updates,
+        update_bytes=size,
+        bytes=None if size is None else round(star.moved_bytes),
+        round=_spread(gaps),
+        points=[
+            StarPoint(m.time, m.merged, m.accuracy, m.relative)
+            for m in thinned(star.merges, POINTS_MAX)
+        ],
+    )
+
+
+def thinned(rows: Sequence[T], most: int) -> list[T]:
     """At most so many, evenly, the first and the last among them."""
     if len(rows) <= most:
         return list(rows)

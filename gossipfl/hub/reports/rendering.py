@@ -15,7 +15,7 @@ from gossipfl.hub.reports.compliance import ComplianceReport
 from gossipfl.hub.reports.contribution import Contribution
 from gossipfl.hub.reports.facts import LogPart
 from gossipfl.hub.reports.formats import Report
-from gossipfl.hub.reports.performance import Performance
+from gossipfl.hub.reports.performance import Performance, StarPerformance
 from gossipfl.hub.reports.stated import PrivacyStatement
 from gossipfl.hub.reports.summary import Summary
 from gossipfl.hub.reports.value import CostReport
@@ -112,17 +112,20 @@ def _log_of(report: Report) -> LogPart:
 
 
 def _extras(report: Report) -> dict[str, Any]:
+    statement = _statement(report.privacy)
     match report:
-        case ComplianceReport():
-            return {"statement": _statement(report.privacy)}
+        case Summary():
+            return {"statement": []}  # in words: it is one page
         case Performance():
             return {
+                "statement": statement,
                 "spreads": _spreads(report),
                 "trends": _trends(report),
+                "star_trends": _star_trends(report.star) if report.star is not None else [],
                 "benchmarks": report.benchmarks[-BENCHMARKS_SHOWN:],
             }
-        case Contribution() | CostReport() | Summary():
-            return {}
+        case ComplianceReport() | Contribution() | CostReport():
+            return {"statement": statement}
 
 
 def _statement(privacy: PrivacyStatement) -> list[tuple[str, str]]:
@@ -141,6 +144,17 @@ def _spreads(it: Performance) -> list[tuple[str, Any, str]]:
         ("Staleness: age of a model when it is merged", it.age, "s"),
         ("Staleness: rounds behind the median device", it.behind, "rounds"),
     ]
+
+
+def _star_trends(it: StarPerformance) -> list[tuple[str, list[float | None], str]]:
+    known = [p.accuracy for p in it.points if p.accuracy is not None]
+    last = f"{100 * known[-1]:.1f} % now" if known else ""
+    found: list[tuple[str, list[float | None], str]] = [
+        ("Accuracy", [p.accuracy for p in it.points], last),
+        ("Updates in a merge", [float(p.merged) for p in it.points], ""),
+        ("Distance of the updates", [p.distance for p in it.points], "over the way come"),
+    ]
+    return [t for t in found if any(v is not None for v in t[1])]
 
 
 def _trends(it: Performance) -> list[tuple[str, list[float | None], str]]:

@@ -8,9 +8,10 @@ device's own ledger is more exact, and stays on the device (`gossipfl privacy st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +19,8 @@ from msgspec import Meta
 from gossipfl.hub.reports.tally import Part, Tally, has_noise
 from gossipfl.hub.star.budget import Spec, spec_of, terms_of
 from gossipfl.messages import ChainRef, Policy
-from gossipfl.privacy.ledger import Ledger
+from gossipfl.privacy.ledger import Ledger, Terms
+from gossipfl.privacy.protection import Unit
 from gossipfl.privacy.statement import said
 
 _NOBODY = ChainRef(1, bytes(32))
@@ -98,10 +100,9 @@ def _noisy(plain: PrivacyStatement, policy: Policy, parts: Iterable[Part]) -> Pr
     spec, terms = spec_of(policy.privacy), terms_of(policy.privacy)
     if terms is None:
         return plain
-    ledgers = [_ledger(part, spec) for part in parts] or [_ledger(Part(), spec)]
-    spent = {_key(ledger): ledger.spent(terms.delta, terms.unit) for ledger in _unlike(ledgers)}
-    worst = max(ledgers, key=lambda ledger: (spent[_key(ledger)], ledger.releases))
-    told = said(worst.account(spec, terms)).plain()
+    kinds = {_kind(part): part for part in parts} or {_kind(Part()): Part()}
+    worst = max(kinds, key=lambda kind: (_spent(kind, terms.delta, terms.unit), kind[0]))
+    told = _told(worst, spec, terms)
     words = plain.words
     if told["epsilon"] is None:
         why = "some releases had no noise, or noise of another unit"
@@ -116,17 +117,27 @@ def _noisy(plain: PrivacyStatement, policy: Policy, parts: Iterable[Part]) -> Pr
     )
 
 
-def _ledger(part: Part, spec: Spec) -> Ledger:
-    return Ledger(b"", _NOBODY, part.releases, part.bare > 0, MappingProxyType(part.spends))
+_Kind = tuple[int, bool, tuple[tuple[tuple[Unit, float, float], int], ...]]
+"""(releases, whether some had no noise, spends): many devices have released the same."""
 
 
-def _key(ledger: Ledger) -> tuple[object, ...]:
-    return ledger.unknown, *sorted(ledger.spends.items())
+def _kind(part: Part) -> _Kind:
+    return part.releases, part.bare > 0, tuple(sorted(part.spends.items()))
 
 
-def _unlike(ledgers: Iterable[Ledger]) -> list[Ledger]:
-    """One of each: many devices have released the same, and an accountant may take a second."""
-    return list({_key(ledger): ledger for ledger in ledgers}.values())
+def _ledger(kind: _Kind) -> Ledger:
+    return Ledger(b"", _NOBODY, kind[0], kind[1], MappingProxyType(dict(kind[2])))
+
+
+@lru_cache(maxsize=4_096)
+def _spent(kind: _Kind, delta: float, unit: Unit) -> float:
+    """An accountant may take a second for many steps of unit=record."""
+    return _ledger(kind).spent(delta, unit)
+
+
+@lru_cache(maxsize=64)
+def _told(kind: _Kind, spec: Spec, terms: Terms) -> Mapping[str, Any]:
+    return MappingProxyType(said(_ledger(kind).account(spec, terms)).plain())
 
 
 def _up(value: float) -> float:

@@ -10,7 +10,7 @@ from gossipfl.hub.reports.claims import DUTIES
 from gossipfl.hub.reports.compliance import status_of
 from gossipfl.hub.reports.facts import Facts, LogPart
 from gossipfl.hub.reports.performance import Performance, performance
-from gossipfl.hub.reports.stated import PrivacyStatement, stated
+from gossipfl.hub.reports.stated import PrivacyStatement
 from gossipfl.hub.reports.value import CostReport, cost_report
 
 COSTS_SHOWN = 6
@@ -43,27 +43,32 @@ class Summary(msgspec.Struct, frozen=True):
     attention: list[str]
     costs: list[Box]
     not_set: list[str]
-    privacy: str
+    privacy: PrivacyStatement
     compliance: str
 
 
 def summary(facts: Facts) -> Summary:
-    found, money, privacy = performance(facts), cost_report(facts), stated(facts.tally)
+    found, money = performance(facts), cost_report(facts)
     return Summary(
         report="summary",
         log=facts.log,
         headline=_headline(facts, found),
-        boxes=_boxes(facts, found, privacy),
+        boxes=_boxes(facts, found),
         trends=_trends(found),
         attention=_attention(facts)[:ATTENTION_MAX],
         costs=_costs(money),
         not_set=sorted({name for lack in money.missing for name in lack.not_set}),
-        privacy=privacy.words,
+        privacy=found.privacy,
         compliance=_compliance(facts),
     )
 
 
 def _headline(facts: Facts, found: Performance) -> str:
+    star = found.star
+    if not found.rounds and star is not None and star.merges:
+        text = f"{words.count(star.clients, 'client')} learned with the hub: "
+        text += f"{words.count(star.merges, 'merge')} of {words.count(star.updates, 'update')}"
+        return text + "; no raw data moved."
     if not found.rounds:
         return "Nothing was merged yet."
     span = words.age((facts.log.last or 0) - (facts.log.first or 0))
@@ -72,8 +77,15 @@ def _headline(facts: Facts, found: Performance) -> str:
     return text + "; no raw data moved."
 
 
-def _boxes(facts: Facts, found: Performance, privacy: PrivacyStatement) -> list[Box]:
+def _boxes(facts: Facts, found: Performance) -> list[Box]:
+    privacy = found.privacy
     boxes = [Box("Devices", str(found.devices), "that merged at least once")]
+    star = found.star
+    if star is not None and not found.rounds:
+        boxes = [Box("Clients", str(star.clients), "of star mode")]
+    known = [p.accuracy for p in star.points if p.accuracy is not None] if star is not None else []
+    if known and not found.benchmarks:
+        boxes.append(Box("Accuracy", words.percent(known[-1], 1), "of the global model"))
     if found.benchmarks:
         last = found.benchmarks[-1]
         value = last.merged if last.merged is not None else last.median
@@ -81,8 +93,10 @@ def _boxes(facts: Facts, found: Performance, privacy: PrivacyStatement) -> list[
     if found.round.median is not None:
         what = f"9 of 10 within {words.age(found.round.p90 or 0)}"
         boxes.append(Box("A round takes", words.age(found.round.median), what))
-    if found.bytes is not None:
-        boxes.append(Box("Models moved", words.size(found.bytes), "instead of the raw data"))
+    flow = facts.flow
+    if flow is not None:
+        moved = words.size(flow.moved_bytes)
+        boxes.append(Box("Models moved", moved, "instead of the raw data"))
     if privacy.epsilon is not None:
         what = f"spent at most, of {privacy.epsilon_max:g}, delta {privacy.delta:g}"
         boxes.append(Box("Worst epsilon", f"{privacy.epsilon:.2f}", what))
@@ -103,6 +117,11 @@ def _trends(found: Performance) -> list[Trend]:
         Trend("Refused models", [float(p.refused) for p in points],
               f"{found.models_refused:,} in all", every),
     ]  # fmt: skip
+    if found.star is not None and not found.rounds:
+        line = [p.accuracy for p in found.star.points]
+        many: list[float | None] = [float(p.merged) for p in found.star.points]
+        told = f"{found.star.merges:,} merges"
+        trends = [Trend("Accuracy", line, "", told), Trend("Updates in a merge", many, "", told)]
     rows = found.benchmarks
     if len(rows) > 1:
         line = [b.merged if b.merged is not None else b.median for b in rows]

@@ -9,6 +9,7 @@ import msgspec
 from gossipfl.hub.page import words
 from gossipfl.hub.reports.costs import NAMES, Figure, costs, missing
 from gossipfl.hub.reports.facts import Facts, LogPart
+from gossipfl.hub.reports.stated import PrivacyStatement, stated
 
 ESTIMATES = (
     "Energy is an estimate: kWh per GB of networks differ by a factor of ten between studies, and "
@@ -45,6 +46,7 @@ class CostReport(msgspec.Struct, frozen=True):
     tariffs: dict[str, float | str | None]
     estimates: str
     source: str
+    privacy: PrivacyStatement
 
 
 def cost_report(facts: Facts) -> CostReport:
@@ -62,6 +64,7 @@ def cost_report(facts: Facts) -> CostReport:
         tariffs={NAMES[name]: value for name, value in asdict(facts.tariffs).items()},
         estimates=ESTIMATES,
         source=SOURCE,
+        privacy=stated(facts.tally),
     )
 
 
