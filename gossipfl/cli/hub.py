@@ -42,6 +42,15 @@ def add_parser(subparsers: Any) -> None:
     )
     erase_parser.set_defaults(handler=erase)
 
+    alerts = verbs.add_parser("alerts", help="the alerts that the hub sends")
+    alert_verbs = alerts.add_subparsers(dest="alert_verb")
+    test_parser = alert_verbs.add_parser(
+        "test", help="send a test alert to the webhook and by mail, and say whether it went"
+    )
+    test_parser.add_argument("--config", type=Path, required=True, metavar="FILE")
+    _add_set(test_parser)
+    test_parser.set_defaults(handler=test_alerts)
+
 
 def _add_set(parser: Any) -> None:
     parser.add_argument(
@@ -143,6 +152,41 @@ def erase(args: Namespace) -> Result:
     if found is Stage.DONE:
         return Result({"stage": found.value}, "erased: the log says so, and names nobody")
     raise UserError("GF853", f"the running hub is not through: {found.value}")
+
+
+def test_alerts(args: Namespace) -> Result:
+    """One try of each channel, without a database: the hub may run or not. UserError GF811."""
+    import asyncio
+    import secrets
+    import time
+
+    from gossipfl.hub.alerts.channels import channels
+    from gossipfl.hub.alerts.messages import Composer, Message, trial
+    from gossipfl.hub.alerts.sending import outcomes
+    from gossipfl.hub.service import hub_identity
+    from gossipfl.hub.settings import load_settings
+    from gossipfl.identity import short_name
+
+    settings = load_settings([args.config], flags_of(args.set))
+    found = channels(settings.alerts, lambda: int(time.time()))
+    if not found:
+        hint = "set alerts.webhook or alerts.mail_server; docs/how-to/alerts.md shows how"
+        raise UserError("GF811", "no alert is sent anywhere", hint)
+    identity = hub_identity(settings)
+    made = trial(secrets.token_hex(16), int(time.time()))
+    composer = Composer(
+        identity.member.fleet.hex(),
+        short_name(identity.signer.device),
+        settings.alerts.page_url,
+        name_devices=settings.alerts.name_devices,
+    )
+    message = Message(f"{made.id}-test", composer.body(made, "test", made.began))
+    told = asyncio.run(outcomes(found, message))
+    failed = [f"{name}: {problem}" for name, problem in told.items() if problem]
+    if failed:
+        raise UserError("GF812", "; ".join(failed))
+    text = "\n".join(f"{name}: the test alert was taken" for name in told)
+    return Result({"channels": dict.fromkeys(told, "sent")}, text)
 
 
 def require_extra() -> None:

@@ -36,6 +36,16 @@ HUB: dict[str, ErrorEntry] = {
         "check its address, that it runs, and --ca if its certificate is one of your own",
         Exit.UNREACHABLE,
     ),
+    "GF811": ErrorEntry(
+        "alerts cannot be sent as the settings say",
+        "the cause names the setting of [alerts]; `gossipfl hub alerts test` tries all of them",
+        Exit.CONFIG,
+    ),
+    "GF812": ErrorEntry(
+        "a test alert did not arrive",
+        "the cause says what the receiver answered; then run `gossipfl hub alerts test` again",
+        Exit.UNREACHABLE,
+    ),
     "GF821": ErrorEntry(
         "not logged in, or the token is no longer valid",
         "get a token (POST /api/v1/auth/token), or refresh yours, and send it as a Bearer token",

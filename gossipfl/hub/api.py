@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,12 @@ from gossipfl.config import PACES, Limits
 from gossipfl.errors import UserError
 from gossipfl.fleet import files
 from gossipfl.holdings import Holdings
+from gossipfl.hub.alerts.alerter import Alerter
+from gossipfl.hub.alerts.channels import Channel
+from gossipfl.hub.alerts.conditions import of_disk, of_tasks, rules_of
+from gossipfl.hub.alerts.forms import AlertForms
+from gossipfl.hub.alerts.messages import Composer
+from gossipfl.hub.alerts.routes import AlertApi
 from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.erasing.routes import ErasingApi
@@ -25,6 +31,7 @@ from gossipfl.hub.measured.measuring import Measurer
 from gossipfl.hub.members import FleetMembers
 from gossipfl.hub.observing import ObservingApi
 from gossipfl.hub.page.feed import Feed
+from gossipfl.hub.page.finding import Finding
 from gossipfl.hub.page.guests import Guests
 from gossipfl.hub.page.routes import PageApi
 from gossipfl.hub.reports.costs import Tariffs
@@ -39,6 +46,7 @@ from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.star.service import Star
 from gossipfl.hub.star.settings import StarSettings
 from gossipfl.hub.star.steering_routes import SteeringApi
+from gossipfl.identity import short_name
 from gossipfl.net.ports import Fetcher
 
 TOKEN_KEY = "token.key"
@@ -47,9 +55,12 @@ REQUEST_BYTES_MAX = 64 * 1024 * 1024  # as Limits.bundle_bytes: an update of the
 
 
 class Api:
-    """Made once per process. `holdout`: what judges global models, if there are public data."""
+    """Made once per process. `holdout`: what judges global models, if there are public data.
+    `channels`: where alerts go."""
 
-    def __init__(self, hub: Hub, holdout: Holdout | None = None) -> None:
+    def __init__(
+        self, hub: Hub, holdout: Holdout | None = None, channels: Sequence[Channel] = ()
+    ) -> None:
         settings = hub.settings
         self._hub = hub
         self.origins = Origins(settings.api.trusted_proxies)
@@ -82,7 +93,10 @@ class Api:
             hub.clock,
             max(SEEN_S, int(PACES[settings.pace.preset].live_s)),
             settings.star.holdout.stem if settings.star.holdout is not None else "",
+            rules_of(settings),
+            self._local,
         )
+        self.alerter = self._alerter(channels)
         usual = settings.reports.tariffs
         page = PageApi(self.feed, self.auth, usual)
         reports = ReportsApi(self._office(), self.feed, usual)
@@ -107,6 +121,23 @@ class Api:
         hub, holdout = self._hub, self._hub.settings.star.holdout
         name = holdout.stem if holdout is not None else ""
         return Office(hub.database, hub.log, hub.identity.signer, hub.fleet, hub.clock, name)
+
+    def _local(self) -> list[Finding]:
+        """What of this instance needs a person."""
+        hub, state = self._hub, self._hub.settings.hub.state
+        tasks = [*hub.supervisor.health.values(), *hub.leader.supervisor.health.values()]
+        full = of_disk(hub.database, state, hub.settings.alerts.disk_free_mb)
+        return [*full, *of_tasks(tasks)]
+
+    def _alerter(self, channels: Sequence[Channel]) -> Alerter:
+        hub, settings = self._hub, self._hub.settings.alerts
+        name = short_name(hub.identity.signer.device)
+        composer = Composer(
+            hub.fleet.hex(), name, settings.page_url, name_devices=settings.name_devices
+        )
+        return Alerter(
+            hub.database, settings, self.feed, self._local, channels, composer, hub.clock
+        )
 
     def _measurer(self, holdout: Holdout) -> Measurer:
         """Judges what devices publish, while this process leads."""
@@ -154,15 +185,17 @@ def table(
     """All routes. `dispatcher()` gives the one that is made of them."""
     return [
         *HealthApi().routes(),
-        *ObservingApi(star, dispatcher, is_loopback=is_loopback).routes(),
+        *ObservingApi(star, dispatcher, page.feed, is_loopback=is_loopback).routes(),
         *AuthApi(auth).routes(),
         *AuditApi().routes(),
         *ErasingApi().routes(),
+        *AlertApi().routes(),
         *ClientApi(star).routes(),
         *InsightApi(star, lambda: dispatcher().refused).routes(),
         *SteeringApi(star).routes(),
         *reports.routes(),
         *page.routes(),
+        *AlertForms(auth, page.feed).routes(),
     ]
 
 

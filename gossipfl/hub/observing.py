@@ -14,9 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gossipfl import __version__
+from gossipfl.hub.alerts import book
+from gossipfl.hub.alerts.figures import FleetFigures
 from gossipfl.hub.auth.tokens import ACCESS_S
 from gossipfl.hub.broadcast import Happened
 from gossipfl.hub.hub import Hub
+from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.rest.access import EVERYBODY, PUBLIC, Access, Role, only
 from gossipfl.hub.rest.dispatch import Dispatcher
 from gossipfl.hub.rest.openapi import document
@@ -48,9 +51,10 @@ class ObservingApi:
     """`dispatcher` is asked for when a request comes: it is made of these routes too."""
 
     def __init__(
-        self, star: Star, dispatcher: Callable[[], Dispatcher], *, is_loopback: bool
+        self, star: Star, dispatcher: Callable[[], Dispatcher], feed: Feed, *, is_loopback: bool
     ) -> None:
         self._star = star
+        self._feed = feed
         self._dispatcher = dispatcher
         self._metrics_access: Access = PUBLIC if is_loopback else WATCHERS
         self._document: bytes | None = None
@@ -92,10 +96,12 @@ class ObservingApi:
     async def metrics(self, hub: Hub, call: Call) -> web.Response:
         async with hub.database.transaction(write=False) as tx:
             star = await overview(self._star, tx)
+            alerts = await book.counts(tx)
         figures = _Figures(hub, self._dispatcher(), star, await hub.log.reader.size())
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(figures)
+        registry.register(FleetFigures(hub.database, self._feed, alerts))
         body = generate_latest(registry)
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=body, headers=headers)

@@ -20,6 +20,7 @@ from gossipfl.fleet.device import load_identity
 from gossipfl.fleet.folders import find_issuer
 from gossipfl.fleet.service import Service as EnrolmentService
 from gossipfl.fleet.stored import DeviceIdentity
+from gossipfl.hub.alerts.channels import channels
 from gossipfl.hub.api import Api
 from gossipfl.hub.broadcast import Broadcast
 from gossipfl.hub.database import Database, DatabaseError, open_database
@@ -84,7 +85,7 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         _require_safe(settings.api)
-        identity = _hub_identity(settings)
+        identity = hub_identity(settings)
         tls = _tls(settings, identity)
         async with AsyncExitStack() as parts:
             database = await open_database(settings.dsn, password=password_of(settings))
@@ -95,7 +96,7 @@ class Service:
             supervisor = Supervisor(lambda name, problem: events.tell("task", name=name))
             hub = self.hub = Hub(settings, identity, database, hub_log, leader, events, supervisor)
             parts.push_async_callback(supervisor.close)
-            api = Api(hub, self._holdout)
+            api = Api(hub, self._holdout, channels(settings.alerts, wall))
             word = await api.require_operator()
             if word is not None:
                 log.warning("%s", word)
@@ -106,6 +107,7 @@ class Service:
             supervisor.start("space", lambda: _watch_space(database))
             supervisor.start("star", api.star.run)
             supervisor.start("page", api.feed.run)
+            supervisor.start("alerts", api.alerter.run)
             if api.measurer is not None:
                 supervisor.start("measurer", api.measurer.run)
             await self._serve(parts, hub, api, tls)
@@ -178,7 +180,7 @@ async def _probe(database: Database) -> None:
         await transaction.execute("DELETE FROM hub_space")
 
 
-def _hub_identity(settings: HubSettings) -> DeviceIdentity:
+def hub_identity(settings: HubSettings) -> DeviceIdentity:
     """The identity of the state folder, which must be a hub's. UserError GF804 and those of
     `load_identity`."""
     identity = load_identity(settings.hub.state)

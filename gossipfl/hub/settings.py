@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from gossipfl.config import PACES
 from gossipfl.errors import UserError
+from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.reports.settings import ReportsSection
 from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, networks, one_of
 from gossipfl.toml_files import near, read_file
@@ -197,6 +198,7 @@ class HubSettings:
     desk: DeskSection = field(default_factory=DeskSection)
     pace: PaceSection = field(default_factory=PaceSection)
     star: StarSection = field(default_factory=StarSection)
+    alerts: AlertsSection = field(default_factory=AlertsSection)
     reports: ReportsSection = field(default_factory=ReportsSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
 
@@ -220,6 +222,7 @@ SECTIONS: dict[str, type[Any]] = {
     "desk": DeskSection,
     "pace": PaceSection,
     "star": StarSection,
+    "alerts": AlertsSection,
     "reports": ReportsSection,
     "logging": LoggingSection,
 }

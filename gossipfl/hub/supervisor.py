@@ -23,8 +23,10 @@ class Health:
     name: str
     is_running: bool = False
     restarts: int = 0
-    problem: str = ""  # of the last failure; "" while it runs
+    problem: str = ""  # of the last failure; "" once it has run for a while
     last_failure: str = ""
+    failed_at: float | None = None  # when that was, on the loop's clock
+    failures: int = 0  # in a row
 
 
 class Supervisor:
@@ -39,7 +41,7 @@ class Supervisor:
     def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work()`, again whenever it ends. A UserError is for a person: it ends everything."""
         self.health[name] = Health(name)
-        self._tasks[name] = asyncio.create_task(self._keep(name, work), name=f"hub-{name}")
+        self._tasks[name] = asyncio.create_task(self._keep(name, work), name=f"hub-{name}-keeper")
 
     async def failed(self) -> None:
         """Waits until something failed that no restart can mend, and raises it."""
@@ -59,29 +61,44 @@ class Supervisor:
     async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         health = self.health[name]
         loop = asyncio.get_running_loop()
-        failures = 0
         while True:
             began = loop.time()
             health.is_running = True
             calm = loop.call_later(CALM_S, _forgive, health)
             try:
-                await work()
-                problem = "it ended"
-            except UserError as error:
-                problem = f"{error.code}: {error.cause}"
-                self._end(error)
-            except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
-                log.warning("%s failed and is restarted: %s", name, problem)
-                log.debug("its traceback", exc_info=True)
+                problem = await self._live(name, work)
             finally:
                 calm.cancel()
                 health.is_running = False
-            failures = 1 if loop.time() - began > CALM_S else failures + 1
+            health.failed_at = loop.time()
+            health.failures = 1 if health.failed_at - began > CALM_S else health.failures + 1
             health.restarts += 1
             health.problem = health.last_failure = problem
             self._told(name, problem)
-            await asyncio.sleep(min(PAUSE_MAX_S, PAUSE_S * 2 ** (failures - 1)))
+            await asyncio.sleep(min(PAUSE_MAX_S, PAUSE_S * 2 ** min(health.failures - 1, 10)))
+
+    async def _live(self, name: str, work: Callable[[], Awaitable[None]]) -> str:
+        """Until it ends: why. In a task of its own, so that who cancels it does not end us."""
+        life = asyncio.create_task(_awaited(work), name=f"hub-{name}")
+        try:
+            await asyncio.wait({life})
+        finally:
+            if not life.done():
+                life.cancel()
+                await asyncio.gather(life, return_exceptions=True)
+        if life.cancelled():
+            log.warning("%s was cancelled and is restarted", name)
+            return "it was cancelled"
+        error = life.exception()
+        if error is None:
+            return "it ended"
+        if isinstance(error, UserError):
+            self._end(error)
+            return f"{error.code}: {error.cause}"
+        problem = f"{type(error).__name__}: {error}"
+        log.warning("%s failed and is restarted: %s", name, problem)
+        log.debug("its traceback", exc_info=error)
+        return problem
 
     def _end(self, error: UserError) -> None:
         if self._fatal is None:
@@ -89,6 +106,10 @@ class Supervisor:
         if not self._fatal.done():
             self._fatal.set_exception(error)
             self._fatal.exception()
+
+
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
 
 
 def _forgive(health: Health) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from aiohttp import web
 from authkit import Clock, make_auth, user
@@ -20,6 +22,8 @@ from cryptography.x509.oid import NameOID
 from logkit import SIGNER
 from pagekit import FLEET, Story, kept
 
+from gossipfl.hub.alerts.forms import AlertForms
+from gossipfl.hub.alerts.routes import AlertApi
 from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.database import Database, open_database
@@ -69,11 +73,13 @@ async def served(
     page = PageApi(feed, auth, usual)
     office = Office(database, log, SIGNER, FLEET, lambda: int(clock.now), "digits")
     reports = ReportsApi(office, feed, usual)
-    table = [*AuthApi(auth).routes(), *page.routes(), *reports.routes()]
-    Dispatcher(None, table, who, as_page=page.as_page).install(app)
+    table = [*AuthApi(auth).routes(), *page.routes(), *reports.routes(), *AlertApi().routes()]
+    table += AlertForms(auth, feed).routes()
+    hub = SimpleNamespace(database=database, clock=lambda: int(clock.now))
+    Dispatcher(hub, table, who, as_page=page.as_page).install(app)
     runner = web.AppRunner(app, shutdown_timeout=1.0, **SERVER_OPTIONS)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_tls(folder))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls_of_tests(folder)[0])
     await site.start()
     following = asyncio.create_task(feed.run())
     try:
@@ -86,8 +92,9 @@ async def served(
         await database.close()
 
 
-def _tls(folder: Path) -> ssl.SSLContext:
-    """A certificate of its own, which the tests' browser is told to take."""
+def tls_of_tests(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A certificate of its own for 127.0.0.1, which the tests' browser is told to take, and its
+    file."""
     key = ec.generate_private_key(ec.SECP256R1())  # browsers know no Ed25519
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -99,6 +106,9 @@ def _tls(folder: Path) -> ssl.SSLContext:
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
         .sign(key, hashes.SHA256())
     )
     path = folder / "tls.pem"
@@ -106,4 +116,4 @@ def _tls(folder: Path) -> ssl.SSLContext:
     path.write_bytes(plain + certificate.public_bytes(Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
-    return context
+    return context, path

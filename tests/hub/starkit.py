@@ -142,11 +142,12 @@ async def side_by_side(works: Sequence[Callable[[], object]], within_s: float = 
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _hub(database: Database, star: Star) -> Any:
+def _hub(database: Database, star: Star, official: Official) -> Any:
     """What the handlers of a hub look at beside star mode."""
 
     return SimpleNamespace(
         database=database,
+        identity=SimpleNamespace(root_key=official.root_key),
         fleet=star.fleet,
         clock=lambda: int(time.time()),
         started=time.monotonic(),
@@ -182,7 +183,7 @@ async def stand(
         holdout=holdout,
         said=lambda kind, words: said.append((kind, words)),
     )
-    hub = _hub(database, star)
+    hub = _hub(database, star, official)
     hub_log = HubLog(database, log_key(official.signer.key_id))
     feed = Feed(database, hub_log, star.fleet, hub.clock, 60)
     page = PageApi(feed, auth)

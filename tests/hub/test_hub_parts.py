@@ -84,6 +84,35 @@ async def test_a_task_that_dies_is_restarted_and_reported(monkeypatch: pytest.Mo
     await parts.close()
 
 
+async def test_a_task_that_is_killed_from_outside_is_restarted_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "PAUSE_S", 0.001)
+    lives = 0
+    living = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal lives
+        lives += 1
+        living.set()
+        await asyncio.Event().wait()
+
+    told: list[tuple[str, str]] = []
+    parts = Supervisor(lambda name, problem: told.append((name, problem)))
+    parts.start("work", work)
+    for life in (1, 2):
+        await asyncio.wait_for(living.wait(), 10)
+        living.clear()
+        assert lives == life
+        (task,) = [t for t in asyncio.all_tasks() if t.get_name() == "hub-work"]
+        task.cancel()
+    await asyncio.wait_for(living.wait(), 10)
+    assert told == [("work", "it was cancelled")] * 2
+    assert parts.health["work"].restarts == 2
+    await asyncio.wait_for(parts.close(), 10)
+    assert lives == 3
+
+
 async def test_what_no_restart_can_mend_ends_the_service() -> None:
     async def work() -> None:
         raise UserError("GF803", "the root is another one")

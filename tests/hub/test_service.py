@@ -13,11 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from alertkit import SECRET, hook
 
 from gossipfl.audit.entries import EntryKind
 from gossipfl.errors import UserError
 from gossipfl.fleet.client import enrol
 from gossipfl.fleet.desk import Desk
+from gossipfl.fleet.files import write_file
 from gossipfl.fleet.folders import find_issuer
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.fleet.tokens import Tokens
@@ -182,6 +184,38 @@ async def allow_pages(hub: Hub, most: int) -> None:
     await hub.database._writer.run(
         lambda c: c.execute(f"PRAGMA max_page_count = {most}").fetchone()
     )
+
+
+async def test_a_killed_background_task_is_restarted_and_reported(
+    settings: HubSettings, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    write_file(secret, SECRET)
+    async with hook() as listening:
+        alerts = replace(settings.alerts, webhook=listening.url, webhook_secret_file=secret)
+        async with running(replace(settings, alerts=alerts)) as (service, _):
+            await until_status(service, 200)
+            (task,) = [t for t in asyncio.all_tasks() if t.get_name() == "hub-recorder"]
+            task.cancel()
+            await until(task.done)
+            found = await until_status(service, 503)
+            assert "recorder: it was cancelled" in found["problems"]
+            assert found["restarts"]["recorder"] == 1
+            await listening.until(lambda contents: any(c["kind"] == "task" for c in contents))
+            (content,) = [c for c in listening.contents if c["kind"] == "task"]
+            assert content["title"] == "The hub's task 'recorder' failed"
+            found = await until_status(service, 200)  # it runs again
+            (again,) = [t for t in asyncio.all_tasks() if t.get_name() == "hub-recorder"]
+            assert not again.done()
+
+
+async def test_alerts_that_cannot_be_sent_as_configured_stop_the_start(
+    settings: HubSettings,
+) -> None:
+    alerts = replace(settings.alerts, webhook="https://hooks.example/x")
+    with pytest.raises(UserError) as raised:
+        await Service(replace(settings, alerts=alerts)).run(signals=False)
+    assert raised.value.code == "GF811"
 
 
 async def test_a_devices_folder_is_no_hubs(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class TokenAuthenticator:
 
     async def caller(self, request: web.Request) -> Caller:
         claims = await self.claims(request)
-        return Caller(claims.subject, claims.role, claims.labels, claims.token)
+        return Caller(claims.subject, claims.role, claims.labels, claims.token, claims.csrf)
 
     async def claims(self, request: web.Request) -> Claims:
         """The token that a request brings. Raises Problem 401 or 403."""

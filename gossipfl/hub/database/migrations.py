@@ -37,6 +37,7 @@ class Migration:
 def collect() -> tuple[Migration, ...]:
     """The migrations of every area of the hub, in the order in which areas build on each other."""
     from gossipfl.hub import pseudonyms
+    from gossipfl.hub.alerts import tables as alerts
     from gossipfl.hub.auth import schema as auth
     from gossipfl.hub.erasing import tables as erasing
     from gossipfl.hub.fleet import tables as fleet
@@ -44,7 +45,7 @@ def collect() -> tuple[Migration, ...]:
     from gossipfl.hub.measured import tables as measured
     from gossipfl.hub.star import schema as star
 
-    areas = (auth, log, fleet, star, measured, pseudonyms, erasing)
+    areas = (auth, log, fleet, star, measured, pseudonyms, erasing, alerts)
     return tuple(migration for area in areas for migration in area.MIGRATIONS)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from gossipfl.audit.entries import EntryKind, account_subject, pack_erasure
 from gossipfl.audit.notes import log_name
 from gossipfl.hub import pseudonyms
+from gossipfl.hub.alerts import book as alerts
 from gossipfl.hub.database import Database, Row, Transaction
 from gossipfl.hub.erasing import node, star
 from gossipfl.hub.log.drafts import DEDUPE_BYTES, Draft, stage
@@ -34,6 +35,7 @@ TABLES = (
     *("fleet_devices", "fleet_chains", "node_documents", "node_objects"),
     *("star_clients", "star_updates", "star_rounds", "star_models", "star_metrics"),
     *("star_faults", "star_state", "auth_sessions", "auth_revocations"),
+    *("alerts", "alert_messages"),
 )
 """Tables from which an erasure deletes."""
 
@@ -100,6 +102,7 @@ class Eraser:
             "INSERT INTO erased (mark) VALUES (?) ON CONFLICT (mark) DO NOTHING", row["mark"]
         )
         await star.scrub(transaction, subject, now)
+        await alerts.forget(transaction, subject)
         await node.scrub(transaction, self._database.kind, self._root_key, subject)
         gone = await _payloads(transaction, subject)
         for table, column in (

@@ -27,10 +27,12 @@ class DatabaseLog:
         row = await self._row("SELECT size FROM log_checkpoints ORDER BY number DESC LIMIT 1")
         return 0 if row is None else int(row["size"])
 
-    async def staged(self) -> int:
-        """How many entries are durable and wait for their place."""
-        row = await self._row("SELECT COUNT(*) AS n FROM log_entries WHERE position IS NULL")
-        return 0 if row is None else int(row["n"])
+    async def staged(self) -> tuple[int, int | None]:
+        """How many entries are durable and wait for their place, and the time of the oldest."""
+        row = await self._row(
+            "SELECT COUNT(*) AS n, MIN(time) AS oldest FROM log_entries WHERE position IS NULL"
+        )
+        return (0, None) if row is None else (int(row["n"]), row["oldest"])
 
     async def checkpoint(self, number: int) -> bytes:
         async with self._database.transaction(write=False) as transaction:

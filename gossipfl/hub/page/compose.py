@@ -25,19 +25,21 @@ from gossipfl.hub.page.model import (
     Tile,
     Verdict,
 )
-from gossipfl.hub.page.needs import needs
+from gossipfl.hub.page.needs import Rules, findings, needs
 from gossipfl.identity import device_name, short_name
 
 RECEIPTS_SHOWN = 20
 STALE_LOOKS = 3  # guess: one missed look is no silence
 
 
-def page(facts: Facts) -> Page:
+def page(facts: Facts, rules: Rules | None = None) -> Page:
     """The whole page for somebody who may see all of it."""
     fleet = roster(facts)
     rows = tuple(sorted((row_of(facts, fleet, d) for d in fleet.devices), key=_order))
     mark = _mark(facts)
     spend = privacy(facts, fleet)
+    rules = rules or Rules()
+    found = findings(facts, fleet, rows, spend, rules)
     made = Page(
         fleet=facts.fleet,
         now=facts.now,
@@ -46,7 +48,9 @@ def page(facts: Facts) -> Page:
         insecure=facts.insecure,
         verdict=_verdict(facts, mark, rows),
         tiles=_tiles(facts, rows, spend),
-        needs=needs(facts, fleet, rows, spend),
+        needs=needs(found, rules),
+        findings=found,
+        alerts=facts.alerts,
         devices=rows,
         names_shown=True,
         graph=_graph(fleet, rows),
@@ -71,7 +75,9 @@ def limited(made: Page) -> Page:
         names_shown=False,
         devices=(),
         graph=None,
-        needs=tuple(n for n in made.needs if not n.link.startswith("/devices/")),
+        needs=tuple(n for n in made.needs if not n.names_devices),
+        findings=(),
+        alerts=(),
         learning=replace(learns, staleness=()) if learns else None,
         privacy=replace(spend, bars=()) if spend else None,
         security=replace(risk, lines=(), out=(), alarms=()) if risk else None,

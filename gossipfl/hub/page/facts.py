@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gossipfl.hub.page.chronicle import Chronicle
-from gossipfl.hub.page.model import Check, CheckpointBox
+from gossipfl.hub.page.model import AlertLine, Check, CheckpointBox, Finding
 from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.messages import Head
 
@@ -41,6 +42,7 @@ class LogFacts:
     checkpoints: tuple[CheckpointBox, ...]  # the oldest first
     waiting: int = 0
     check: Check | None = None
+    waiting_since: int | None = None  # time of the oldest
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +72,6 @@ class Facts:
     holdout: str = ""
     alone: float | None = None
     central: float | None = None
+    local: tuple[Finding, ...] = ()  # of this instance of the hub: its disk, its tasks
+    star_shut_out: Mapping[str, str] = field(default_factory=dict)  # client (hex), why
+    alerts: tuple[AlertLine, ...] = ()

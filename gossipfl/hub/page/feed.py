@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError
+from gossipfl.hub.alerts import book
 from gossipfl.hub.database import Database, DatabaseError, Row
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page import compose, words
@@ -22,8 +23,10 @@ from gossipfl.hub.page.blocks import KEPT_OUT
 from gossipfl.hub.page.chronicle import Chronicle, Logged
 from gossipfl.hub.page.facts import Facts, LogFacts, Measured, Sighting
 from gossipfl.hub.page.fleet import roster
-from gossipfl.hub.page.model import Check, CheckpointBox, DevicePage, Page
+from gossipfl.hub.page.model import AlertLine, Check, CheckpointBox, DevicePage, Finding, Page
+from gossipfl.hub.page.needs import Rules
 from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.star.service import phase
 from gossipfl.messages import Head
 from gossipfl.wire import decode
 
@@ -45,7 +48,8 @@ log = logging.getLogger(__name__)
 
 class Feed:
     """`clock` gives seconds since 1970; `live_s` after how long a device is away; `holdout` names
-    the public data on which models are judged."""
+    the public data on which models are judged; `rules` say from when on something needs a person,
+    and `local` what of this instance does."""
 
     def __init__(
         self,
@@ -55,6 +59,8 @@ class Feed:
         clock: Callable[[], int],
         live_s: int,
         holdout: str = "",
+        rules: Rules | None = None,
+        local: Callable[[], Sequence[Finding]] = lambda: (),
     ) -> None:
         self.version = ""
         self.problem = ""  # why the database does not answer
@@ -64,6 +70,10 @@ class Feed:
         self._clock = clock
         self._live_s = live_s
         self._holdout = holdout
+        self._rules = rules or Rules()
+        self._local = local
+        self._star_shut_out: Mapping[str, str] = {}
+        self._alerts: tuple[AlertLine, ...] = ()
         self._chronicle = Chronicle()
         self._place = Place()
         self._total = 0
@@ -72,6 +82,7 @@ class Feed:
         self._rows: list[tuple[object, ...]] = []
         self._waiting = 0
         self._erasures: int | None = None
+        self._waiting_since: int | None = None
         self._measured: tuple[Measured, ...] = ()
         self._check: Check | None = None
         self._checking = asyncio.Lock()
@@ -96,8 +107,10 @@ class Feed:
         """Take in what is new. Raises DatabaseError, AuditRefused."""
         await self._look_at_erasures()
         await self._look_at_fleet()
-        self._waiting = await self._log.reader.staged()
+        self._waiting, self._waiting_since = await self._log.reader.staged()
         await self._look_at_measured()
+        async with self._database.transaction(write=False) as transaction:
+            self._alerts = await book.lines(transaction)
         self._total = await self._log.reader.size()
         try:
             async for step in follow(self._log.reader, self._log.key, self._place):
@@ -159,13 +172,26 @@ class Feed:
             self._rows = rows
             self._sightings = {row["device"]: _sighting(row) for row in found}
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether what it knows is of now: all of the log was read, and the database answers."""
+        return bool(self.version) and not self.problem and self._total <= self._place.tree.size
+
     async def _look_at_measured(self) -> None:
         async with self._database.transaction(write=False) as transaction:
             rows = await transaction.rows(_MEASURED, MEASURED_SHOWN)
+            self._star_shut_out = (await phase(transaction)).shut_out
         self._measured = tuple(
             Measured(r["time"], r["low"], r["middle"], r["high"], r["merged"], r["disagreement"])
             for r in reversed(rows)
         )
+
+    async def look_at_alerts(self) -> None:
+        """At once: somebody has just acknowledged one, and wants to see it."""
+        async with self._database.transaction(write=False) as transaction:
+            self._alerts = await book.lines(transaction)
+        self._changed()
+        self._tell()
 
     def left_out(self) -> frozenset[bytes]:
         """Devices that the fleet keeps out of its merges."""
@@ -199,7 +225,7 @@ class Feed:
         if made is None:
             while len(self._pages) >= PAGES_KEPT:
                 del self._pages[next(iter(self._pages))]
-            made = self._pages[key] = compose.page(self._facts(tariffs))
+            made = self._pages[key] = compose.page(self._facts(tariffs), self._rules)
         return replace(made, insecure=insecure) if insecure else made
 
     def device(self, device: bytes) -> DevicePage | None:
@@ -245,6 +271,7 @@ class Feed:
                 root=last.root.hex() if last is not None else "",
                 checkpoints=tuple(self._boxes),
                 waiting=self._waiting,
+                waiting_since=self._waiting_since,
                 check=self._check,
             ),
             now=self._clock(),
@@ -254,6 +281,9 @@ class Feed:
             tariffs=tariffs,
             measured=self._measured,
             holdout=self._holdout,
+            local=tuple(self._local()),
+            star_shut_out=self._star_shut_out,
+            alerts=self._alerts,
         )
 
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gossipfl.hub.page.finding import AlertLine as AlertLine
+from gossipfl.hub.page.finding import Finding as Finding
+from gossipfl.hub.page.finding import Kind as Kind
+from gossipfl.hub.page.finding import Level as Level
+from gossipfl.hub.page.finding import Need as Need
 from gossipfl.hub.reports.costs import Tariffs
-
-
-class Level(StrEnum):
-    """How loud something is. Each has its own shape and word on the page, not only a colour."""
-
-    GOOD = "good"
-    NOTE = "note"
-    WARNING = "warning"
-    ALARM = "alarm"
 
 
 class State(StrEnum):
@@ -50,17 +46,6 @@ class Tile:
     level: Level = Level.GOOD
     spark: tuple[float | None, ...] = ()
     link: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """A card of "Needs you"."""
-
-    level: Level
-    title: str
-    words: str
-    link: str = ""
-    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +229,8 @@ class Page:
     verdict: Verdict
     tiles: tuple[Tile, ...]
     needs: tuple[Need, ...]
+    findings: tuple[Finding, ...]  # what the needs, and alerts, are made of
+    alerts: tuple[AlertLine, ...]
     devices: tuple[DeviceRow, ...]
     names_shown: bool  # False: the viewer is limited, nothing that names a device is shown
     graph: Graph | None

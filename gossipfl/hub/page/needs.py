@@ -1,72 +1,174 @@
-""" "Needs you": what a person has to decide or look at, the gravest first."""
+"""What a person has to decide or look at: the one source of "Needs you", alerts and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from gossipfl.hub.page import words
 from gossipfl.hub.page.blocks import reasons
-from gossipfl.hub.page.facts import Facts
-from gossipfl.hub.page.fleet import Roster
-from gossipfl.hub.page.model import DeviceRow, Level, Need, Privacy, State
-from gossipfl.identity import parse_device_name
+from gossipfl.hub.page.facts import Facts, Measured
+from gossipfl.hub.page.fleet import Roster, online
+from gossipfl.hub.page.model import DeviceRow, Finding, Kind, Level, Need, Privacy, State
+from gossipfl.identity import device_name, parse_device_name
+from gossipfl.messages import Policy, Stop
 
-AWAY_S = 600  # guess: a reboot is shorter
-BUDGET_SHARE = 0.8  # guess: time to decide before it ends
 NEEDS_MAX = 8
 ALARM_DAYS = 1
 _ORDER = list(reversed(Level))
+_ENDS = ("rounds", "epochs", "bytes", "distance", "slope", "patience")
 
 
-def needs(
-    facts: Facts, fleet: Roster, rows: Sequence[DeviceRow], spend: Privacy | None
-) -> tuple[Need, ...]:
-    """At most NEEDS_MAX cards; what is the same of several devices is one card."""
-    found = [*_of_log(facts), *_of_policy(facts, rows), *_of_budget(spend)]
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """From when on something needs a person: as `[alerts]` in the settings says."""
+
+    silence_s: int = 600
+    budget_share: float = 0.8
+    accuracy_drop: float = 0.05
+    stall_s: int = 3_600  # 0: not looked at
+    log_s: int = 600
+
+
+def findings(
+    facts: Facts,
+    fleet: Roster,
+    rows: Sequence[DeviceRow],
+    spend: Privacy | None,
+    rules: Rules,
+) -> tuple[Finding, ...]:
+    """All of them, one for each thing that it is about."""
+    found = [*facts.local, *_of_log(facts, rules), *_of_policy(facts, rows)]
+    found += _of_budget(spend, rules)
+    found += _of_learning(facts, rows, fleet, rules)
     for row in rows:
-        found += _of_device(facts, fleet, row)
-    away = [r for r in rows if r.state is State.AWAY and (r.seen_s is None or r.seen_s > AWAY_S)]
+        found += _of_device(facts, fleet, row, rules)
+    for client, why in sorted(facts.star_shut_out.items()):
+        name = device_name(bytes.fromhex(client))
+        title = f"{name[:9]}, a client of star mode, is shut out"
+        found.append(Finding(Kind.QUARANTINE, name, Level.WARNING, title, why))
+    return tuple(found)
+
+
+def needs(found: Iterable[Finding], rules: Rules) -> tuple[Need, ...]:
+    """At most NEEDS_MAX cards, the gravest first; what is the same of several devices is one."""
+    found = list(found)
+    single = [f for f in found if f.kind not in (Kind.BUDGET, Kind.SILENCE)]
+    cards = [
+        Need(f.level, f.title, f.words, f.link, f.command, f.kind is Kind.QUARANTINE)
+        for f in single
+    ]
+    near = [f for f in found if f.kind is Kind.BUDGET]
+    if near:
+        title = f"{words.count(len(near), 'device')} near the end of the privacy budget"
+        cards.append(Need(near[0].level, title, near[0].words, "#privacy"))
+    away = [f for f in found if f.kind is Kind.SILENCE]
     if away:
-        who = ", ".join(r.short for r in away[:3]) + (", …" if len(away) > 3 else "")
-        title = f"{words.count(len(away), 'device')} not heard of for {words.age(AWAY_S)} or more"
-        found.append(Need(Level.NOTE, title, f"{who}. The others go on without.", "#fleet"))
-    found.sort(key=lambda need: _ORDER.index(need.level))
-    return tuple(found[:NEEDS_MAX])
+        who = ", ".join(f.subject[:9] for f in away[:3]) + (", …" if len(away) > 3 else "")
+        ago = words.age(rules.silence_s)
+        title = f"{words.count(len(away), 'device')} not heard of for {ago} or more"
+        what = f"{who}. The others go on without."
+        cards.append(Need(Level.NOTE, title, what, "#fleet", names_devices=True))
+    cards.sort(key=lambda card: _ORDER.index(card.level))
+    return tuple(cards[:NEEDS_MAX])
 
 
-def _of_log(facts: Facts) -> list[Need]:
+def _of_log(facts: Facts, rules: Rules) -> list[Finding]:
     found = []
-    check = facts.log.check if facts.log is not None else None
+    log = facts.log
+    check = log.check if log is not None else None
     if check is not None and not check.is_good:
         what = f"{check.words}. Keep a copy of the database, and check an export elsewhere."
-        found.append(Need(Level.ALARM, "The log does not verify", what, "#evidence"))
+        title = "The log does not verify"
+        found.append(
+            Finding(Kind.LOG, "check", Level.ALARM, title, what, "#evidence", at_once=True)
+        )
     recent = [w for t, w in facts.chronicle.alarms if facts.now - t < ALARM_DAYS * 86_400]
     if recent:
         title = words.count(len(recent), "alarm") + " since yesterday"
-        found.append(Need(Level.WARNING, title, f"The newest: {recent[-1]}.", "#security"))
+        what = f"The newest: {recent[-1]}."
+        found.append(
+            Finding(Kind.LOG, "alarms", Level.WARNING, title, what, "#security", at_once=True)
+        )
+    if log is not None and log.waiting and log.waiting_since is not None:
+        late = facts.now - log.waiting_since
+        if late > rules.log_s:
+            title = "The log writes no checkpoint"
+            waits = words.count(log.waiting, "entry waits", "entries wait")
+            what = f"{waits}, the oldest for {words.age(late)}. They are durable all the same."
+            found.append(Finding(Kind.LOG, "late", Level.WARNING, title, what, "#evidence"))
     return found
 
 
-def _of_policy(facts: Facts, rows: Sequence[DeviceRow]) -> list[Need]:
+def _of_policy(facts: Facts, rows: Sequence[DeviceRow]) -> list[Finding]:
     if facts.chronicle.policy is not None or not rows:
         return []
     what = "Devices wait for an operator's signed policy: which model to learn, and by which rule."
-    return [Need(Level.NOTE, "No policy yet", what, "", "gossipfl policy issue --help")]
+    command = "gossipfl policy issue --help"
+    return [Finding(Kind.POLICY, "", Level.NOTE, "No policy yet", what, "", command)]
 
 
-def _of_budget(spend: Privacy | None) -> list[Need]:
+def _of_budget(spend: Privacy | None, rules: Rules) -> list[Finding]:
     if spend is None or spend.epsilon_max is None:
         return []
-    most = spend.epsilon_max
-    near = [b for b in spend.bars if b.spent is not None and b.spent >= BUDGET_SHARE * most]
-    if not near:
-        return []
-    title = f"{words.count(len(near), 'device')} near the end of the privacy budget"
+    most = rules.budget_share * spend.epsilon_max
     what = "What is spent never comes back. Without budget a device merges, and publishes no more."
-    return [Need(Level.WARNING, title, what, "#privacy")]
+    return [
+        Finding(
+            Kind.BUDGET,
+            bar.name,
+            Level.WARNING,
+            f"{bar.short} is near the end of its privacy budget",
+            what,
+            f"/devices/{bar.name}",
+        )
+        for bar in spend.bars
+        if bar.spent is not None and bar.spent >= most
+    ]
 
 
-def _of_device(facts: Facts, fleet: Roster, row: DeviceRow) -> list[Need]:
+def _of_learning(
+    facts: Facts, rows: Sequence[DeviceRow], fleet: Roster, rules: Rules
+) -> list[Finding]:
+    policy = facts.chronicle.policy
+    if policy is None:
+        return []
+    found = []
+    since = started(facts.chronicle.policies, policy.run)
+    accuracy = [_accuracy(m) for m in facts.measured if m.time >= since]
+    if accuracy and max(accuracy) - accuracy[-1] > rules.accuracy_drop:
+        what = (
+            f"{words.percent(accuracy[-1], 1)} now, {words.percent(max(accuracy), 1)} at best "
+            "of late. An attack, a bad policy or other data can do that."
+        )
+        title = "The fleet's model got worse"
+        found.append(Finding(Kind.CONVERGENCE, "accuracy", Level.WARNING, title, what, "#learning"))
+    merges = [k.merges[-1].time for k in fleet.all_known() if k.merges]
+    can_merge = online(rows)[0] > 1 and not _has_end(policy.stop)
+    if rules.stall_s and merges and can_merge and facts.now - max(merges) > rules.stall_s:
+        title = "No device merges"
+        what = (
+            f"The last merge was {words.age(facts.now - max(merges))} ago, though devices are "
+            "online and the policy has no end: `gossipfl status` on a device says what it awaits."
+        )
+        found.append(Finding(Kind.CONVERGENCE, "stall", Level.WARNING, title, what, "#learning"))
+    return found
+
+
+def _accuracy(measured: Measured) -> float:
+    return measured.middle if measured.merged is None else measured.merged
+
+
+def _has_end(stop: Stop) -> bool:
+    return any(getattr(stop, name) is not None for name in _ENDS)
+
+
+def started(policies: Sequence[Policy], run: int) -> int:
+    """When a run's first policy was issued."""
+    return min(policy.issued for policy in policies if policy.run == run)
+
+
+def _of_device(facts: Facts, fleet: Roster, row: DeviceRow, rules: Rules) -> list[Finding]:
     link = f"/devices/{row.name}"
     match row.state:
         case State.SHUT_OUT:
@@ -78,9 +180,16 @@ def _of_device(facts: Facts, fleet: Roster, row: DeviceRow) -> list[Need]:
             )
             what = "; ".join(why) or "by the hub's own node"
             command = f"gossipfl revoke {row.name}" if proven else ""
-            return [Need(Level.ALARM if proven else Level.WARNING, title, what, link, command)]
+            level = Level.ALARM if proven else Level.WARNING
+            kind = Kind.QUARANTINE
+            return [Finding(kind, row.name, level, title, what, link, command, at_once=proven)]
         case State.LEFT_OUT:
             title = f"{row.short} has no weight in any merge"
             what = f"It publishes, and the others' rules drop it: {row.note}."
-            return [Need(Level.WARNING, title, what, link)]
+            return [Finding(Kind.QUARANTINE, row.name, Level.WARNING, title, what, link)]
+        case State.AWAY if row.seen_s is None or row.seen_s > rules.silence_s:
+            ago = words.age(rules.silence_s)
+            title = f"{row.short} was not heard of for {ago} or more"
+            what = "The others go on without."
+            return [Finding(Kind.SILENCE, row.name, Level.WARNING, title, what, link)]
     return []

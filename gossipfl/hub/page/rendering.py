@@ -89,7 +89,9 @@ class Renderer:
         signed_in: bool,
         *,
         sees_compliance: bool = False,
+        csrf: str = "",
     ) -> str:
+        """`csrf`: what forms that change something must bring; "" for who may change nothing."""
         shown = rows(query, page.devices)
         return self._render(
             "page.html",
@@ -101,6 +103,7 @@ class Renderer:
             sees_compliance=sees_compliance,
             caller_name=caller,
             signed_in=signed_in,
+            csrf=csrf,
         )
 
     def device(self, it: DevicePage, page: Page, caller: str, signed_in: bool) -> str:

@@ -64,7 +64,7 @@ class PageApi:
     """Handlers. `usual`: the tariffs that count where nobody asks for others."""
 
     def __init__(self, feed: Feed, auth: Auth, usual: Tariffs | None = None) -> None:
-        self._feed = feed
+        self.feed = self._feed = feed
         self._usual = usual or Tariffs()
         self._auth = auth
         self._api = AuthApi(auth)
@@ -115,7 +115,10 @@ class PageApi:
         page = self._seen_by(call, self._feed.page(rates, insecure(call.request)))
         who, signed_in = _who(call.caller)
         may = call.caller.role is not Role.VIEWER
-        text = self._renderer.page(page, query, problem, who, signed_in, sees_compliance=may)
+        csrf = call.caller.csrf if call.caller.role is Role.OPERATOR else ""
+        text = self._renderer.page(
+            page, query, problem, who, signed_in, sees_compliance=may, csrf=csrf
+        )
         return _html(text)
 
     async def show_device(self, hub: Any, call: Call) -> Raw:
@@ -214,7 +217,7 @@ class PageApi:
         return _html(self._renderer.login(following=following, code=query.code))
 
     async def sign_in(self, hub: Any, call: Call) -> Any:
-        fields = _fields(call.body)
+        fields = form_fields(call.body)
         following = _own_path(fields.get("next", "/"))
         name = fields.get("name", "")
         try:
@@ -224,7 +227,7 @@ class PageApi:
             return self._again(error, following=following, name=name)
 
     async def sign_in_by_link(self, hub: Any, call: Call) -> Any:
-        fields = _fields(call.body)
+        fields = form_fields(call.body)
         code = fields.get("code", "").strip()
         try:
             body = msgspec.convert({"code": code, "password": fields.get("password", "")}, LinkUse)
@@ -288,7 +291,7 @@ def _own_path(text: str) -> str:
     return text if plain and len(text) <= 512 and "\\" not in text else "/"
 
 
-def _fields(body: bytes) -> dict[str, str]:
+def form_fields(body: bytes) -> dict[str, str]:
     """A form's fields, each once. Raises Problem."""
     try:
         pairs = parse_qsl(body.decode(), max_num_fields=8, keep_blank_values=True)

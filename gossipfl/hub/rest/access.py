@@ -65,6 +65,7 @@ class Caller:
     role: Role
     labels: Mapping[str, str] = field(default_factory=dict)
     token: str = ""  # the token's id (jti); "" for a certificate
+    csrf: str = ""  # of a browser's session: what its forms must bring
 
     def may_see(self, labels: Mapping[str, str]) -> bool:
         """Whether something with these labels is within what this caller is limited to."""

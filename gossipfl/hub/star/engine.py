@@ -18,7 +18,7 @@ import msgspec
 from gossipfl.aggregation import fits, least
 from gossipfl.errors import Fault, UserError
 from gossipfl.events import MergeFailed, MergeFinished
-from gossipfl.hub.database import Conflict, Database, DatabaseError, Lease, Row
+from gossipfl.hub.database import Conflict, Database, Lease, Row
 from gossipfl.hub.star import books, clients, merging, metrics
 from gossipfl.hub.star.erased import Erased
 from gossipfl.hub.star.job import Job, Shelf
@@ -72,29 +72,31 @@ class Engine:
         self._wake.set()
 
     async def run(self) -> None:
-        """Lead whenever nobody else does, until cancelled."""
-        lease: Lease | None = None
-        try:
-            while True:
-                try:
-                    if lease is None or not await lease.check():
-                        lease = await self._database.lease(LEASE)
-                        if lease is not None:
-                            await self.load()
-                    if lease is not None:
-                        while await self.step():
-                            pass
-                except Conflict:
-                    lease = None  # another one led in between: take its word
-                except DatabaseError:
-                    log.exception("star mode waits for the database")
-                    lease = None
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
-                self._wake.clear()
-        finally:
+        """Lead whenever nobody else does, until cancelled. Raises DatabaseError: who supervises
+        this starts it again."""
+        while True:
+            lease = await self._database.lease(LEASE)
             if lease is not None:
-                await lease.release()
+                try:
+                    await self._lead(lease)
+                finally:
+                    await lease.release()
+            await self._rest()
+
+    async def _lead(self, lease: Lease) -> None:
+        try:
+            await self.load()
+            while await lease.check():
+                while await self.step():
+                    pass
+                await self._rest()
+        except Conflict:
+            log.info("another process led in between: its word counts")
+
+    async def _rest(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), POLL_S)
+        self._wake.clear()
 
     async def load(self) -> None:
         """What the leader before knew."""
