@@ -23,7 +23,7 @@ BENCHES = {
     "privacy": "ms of noise for 10^6 values, and DP-SGD beside plain local training",
     "privacy-utility": "accuracy under privacy budgets: three jobs, both units, liars, break-even",
     "groups": "a group sum: processor time and bytes of one member and attempt (extra: groups)",
-    "hub": "verified receipts a second; how soon a killed hub with 10^6 entries leads again",
+    "hub": "receipts a second; a killed hub with 10^6 entries; the API under load; slow clients",
     "sim": "the simulator: rounds and merges a second, growth with devices, 1,000 x 50 rounds",
     "cli": "what `gossipfl --help` and `gossipfl status` cost",
 }

@@ -1,4 +1,5 @@
-"""The hub's log: verified receipts a second, and how soon a killed hub with a long log answers."""
+"""The hub: verified receipts a second, how soon a killed hub with a long log answers, and its API
+under load (`sim.bench.hub_api`)."""
 
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ from gossipfl.membership import Known
 from gossipfl.messages import Head, Lineage, Member, Merged, Receipt, Role
 from gossipfl.objects import digest
 from gossipfl.ownchain import OwnChain
+from sim.bench import hub_api
 from sim.bench.report import progress
 from sim.demo.places import free_ports
 
@@ -60,16 +62,24 @@ NOW = 1_700_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--entries", type=int, default=ENTRIES, metavar="N", help="in the log")
     parser.add_argument("--receipts", type=int, default=RECEIPTS, metavar="N", help="per device")
+    parser.add_argument(
+        "--part", choices=("all", "log", "api"), default="all", help="log and receipts, or the API"
+    )
+    hub_api.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The figures, on SQLite in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="gossipfl-bench-"))
+    figures: dict[str, Any] = {}
     try:
-        hub = _hub(folder)
-        figures = asyncio.run(_receipts(folder / "receipts.db", hub, args.receipts))
-        figures |= asyncio.run(_fill(hub, args.entries))
-        figures |= _restarts(hub)
+        if args.part != "api":
+            hub = _hub(folder / "log")
+            figures |= asyncio.run(_receipts(folder / "receipts.db", hub, args.receipts))
+            figures |= asyncio.run(_fill(hub, args.entries))
+            figures |= _restarts(hub)
+        if args.part != "log":
+            figures |= hub_api.run(args, folder / "api")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return figures
@@ -77,6 +87,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _hub(folder: Path) -> Path:
     """The config of an enrolled hub."""
+    folder.mkdir()
     home = folder / "hub"
     enrol_local(make_fleet(folder / "fleet"), home, role="hub")
     (port,) = free_ports(1, progress)

@@ -74,10 +74,12 @@ class Worker:
 
 
 class SqliteTransaction:
-    """See contract.Transaction."""
+    """See contract.Transaction. `first` begins it, in the thread, with its first statement: each
+    way there and back costs more than most statements."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, first: Callable[[sqlite3.Connection], object]) -> None:
         self._worker = worker
+        self._first: Callable[[sqlite3.Connection], object] | None = first
         self.over = False
 
     async def execute(self, sql: str, *values: Value) -> int:
@@ -104,8 +106,15 @@ class SqliteTransaction:
     async def _do(self, call: Callable[[sqlite3.Connection], T]) -> T:
         if self.over:
             raise DatabaseError("the transaction is over")
+        first, self._first = self._first, None
+
+        def whole(connection: sqlite3.Connection) -> T:
+            if first is not None:
+                first(connection)
+            return call(connection)
+
         try:
-            return await self._worker.run(call)
+            return await self._worker.run(whole)
         except DatabaseError:
             self.over = True
             raise
@@ -123,6 +132,21 @@ class Turn:
         self.begun: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[bool] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
+        self._has_savepoint = False  # only the writing thread looks at it
+
+    def open(self, connection: sqlite3.Connection) -> None:
+        """In the writing thread, before the first statement."""
+        _require_open(connection)
+        connection.execute("SAVEPOINT turn")
+        self._has_savepoint = True
+
+    def close(self, connection: sqlite3.Connection, keep: bool) -> None:
+        """In the writing thread, after the last one. Raises if the whole group is lost."""
+        _require_open(connection)
+        if self._has_savepoint:
+            if not keep:
+                connection.execute("ROLLBACK TO turn")
+            connection.execute("RELEASE turn")
 
     def end(self, keep: bool) -> None:
         if not self.ended.done():
@@ -189,8 +213,7 @@ class SqliteDatabase:
     async def _read_turn(self) -> AsyncIterator[Transaction]:
         worker = await self._idle.get()
         try:
-            await worker.run(lambda c: c.execute("BEGIN"))
-            yield SqliteTransaction(worker)
+            yield SqliteTransaction(worker, lambda c: c.execute("BEGIN"))
         finally:
             worker.later(lambda c: c.execute("ROLLBACK") if c.in_transaction else None)
             self._idle.put_nowait(worker)
@@ -200,7 +223,7 @@ class SqliteDatabase:
         turn = self._queued(Turn())
         try:
             await turn.begun
-            transaction = SqliteTransaction(self._writer)
+            transaction = SqliteTransaction(self._writer, turn.open)
             async with asyncio.timeout(TRANSACTION_S) as bound:
                 yield transaction
             transaction.require_whole()
@@ -271,15 +294,10 @@ class SqliteDatabase:
         """One turn under its savepoint: True if it is kept. Raises if the whole group is lost."""
         if turn.ended.done():  # it was cancelled while it waited
             return False
-        await self._writer.run(lambda c: c.execute("SAVEPOINT turn"))
         if not turn.begun.done():
             turn.begun.set_result(None)
         keep = await turn.ended
-        # A full disk makes SQLite roll back everything, not only the statement.
-        await self._writer.run(_require_open)
-        if not keep:
-            await self._writer.run(lambda c: c.execute("ROLLBACK TO turn"))
-        await self._writer.run(lambda c: c.execute("RELEASE turn"))
+        await self._writer.run(lambda c: turn.close(c, keep))
         return keep
 
     async def _commit(self, group: list[Turn]) -> None:
@@ -305,5 +323,6 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 
 def _require_open(connection: sqlite3.Connection) -> None:
+    """A full disk makes SQLite roll back everything, not only the statement."""
     if not connection.in_transaction:
         raise Unavailable("an error in another transaction of the group undid this one")

@@ -6,6 +6,8 @@ caller.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from gossipfl.hub.database import Row, Transaction
@@ -131,8 +133,14 @@ async def count_updates(tx: Transaction, number: int) -> int:
     return 0 if row is None else int(row["n"])
 
 
+@lru_cache(maxsize=8)
+def _ids(text: str) -> frozenset[bytes]:
+    """A round's clients. It is asked for with each of their requests, and may be a thousand."""
+    ids = bytes.fromhex(text)
+    return frozenset(ids[i : i + 16] for i in range(0, len(ids), 16))
+
+
 def _round(row: Row) -> Round:
-    ids = bytes.fromhex(row["selected"])
     return Round(
         number=row["round"],
         version=row["version"],
@@ -141,7 +149,7 @@ def _round(row: Row) -> Round:
         deadline=row["deadline"],
         needed=row["needed"],
         faulty=row["faulty"],
-        selected=frozenset(ids[i : i + 16] for i in range(0, len(ids), 16)),
+        selected=_ids(row["selected"]),
         state=RoundState(row["closed"]),
     )
 

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 LEASE = "star"
 POLL_S = 0.5  # guess: what another instance accepted is seen after so long at the latest
+PAUSE_S = 0.05  # guess: what a crowd sends at one instant is looked at once
 FAULTS_MAX = 10  # of one kind between two merges: more says no more
 
 
@@ -96,6 +97,7 @@ class Engine:
     async def _rest(self) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), POLL_S)
+        await asyncio.sleep(PAUSE_S)
         self._wake.clear()
 
     async def load(self) -> None:
