@@ -7,7 +7,7 @@ from gossipfl.groups.plan import GROUP_MAX
 from gossipfl.groups.views import HELD_MAX
 from gossipfl.policies import HISTORY_MAX
 from gossipfl.rounds import INBOX_MAX
-from gossipfl.sums.exchange import FETCHED_MAX
+from gossipfl.sums.exchange import WISHED_MAX
 
 
 def held(core: Core) -> dict[str, tuple[int, int]]:
@@ -19,7 +19,7 @@ def held(core: Core) -> dict[str, tuple[int, int]]:
         "transfers out": (pulls.objects_out, limits.pulls_out),
         "transfers waiting": (pulls.queued, limits.pulls_queued),
         "masked vectors": (len(core.sums.exchange.vectors), GROUP_MAX * HELD_MAX),
-        "objects of a sum": (core.sums.exchange.fetching, FETCHED_MAX),
+        "objects of a sum": (core.sums.exchange.fetching, GROUP_MAX * WISHED_MAX),
         "updates in the inbox": (len(core.rounds.inbox), INBOX_MAX),
         "candidate addresses": (len(core.book.candidates), limits.candidates),
         "addresses of one peer": (addresses, limits.addresses_per_device),

@@ -45,8 +45,10 @@ class Intake:
         else:
             bound = core.book.unreached(pending.address, core.now)
             core.watch.failed(bound, event.fault)
-            if event.fault is not Fault.REFUSED:
-                carrier = core.carrier(bound, event.tls_key)
+            carrier = core.carrier(bound, event.tls_key)
+            # What is too big may be what was named: nobody has seen its digest.
+            named_so = event.fault is Fault.OVERSIZED and pending.namer not in (device, carrier)
+            if event.fault is not Fault.REFUSED and not named_so:
                 core.blame(carrier, PeerError(event.fault, event.detail))
         if pending.purpose is Purpose.WALK and event.absent and device is not None:
             core.parcels.refuse(Purpose.WALK, pending.digest or b"", device)

@@ -19,11 +19,6 @@ from gossipfl.objects import PAGE_BITS_MAX, Kind, bytes_max, digest, is_index, u
 from gossipfl.pulls import Pending, Purpose
 from gossipfl.wire import open_envelope, read_signed
 
-# Members of a group are asked for what any of them names. Whoever serves the very bytes that were
-# named is not at fault for what they are: one liar could have all others charged.
-NAMED_BY_OTHERS = frozenset({Purpose.SUM_OBJECT, Purpose.SUM_VECTOR})
-NO_SUCH_OBJECT = frozenset({Fault.UNKNOWN_TYPE, Fault.MALFORMED, Fault.OVERSIZED})
-
 
 class Parcels:
     def __init__(self, core: Core) -> None:
@@ -60,8 +55,7 @@ class Parcels:
             # right from others. A liar must not make us refuse theirs.
             here = error.fault is Fault.WRONG_DEVICE or pending.page
             self.refuse(pending.purpose, pending.digest, pending.device if here else None)
-            if not (pending.purpose in NAMED_BY_OTHERS and error.fault in NO_SUCH_OBJECT):
-                core.blame(pending.about or pending.device, error)
+            core.blame(pending.namer, error)
             core.collector.fetch_failed(pending)
             core.sums.exchange.failed(pending)
 

@@ -52,12 +52,19 @@ class Pending:
     digest: bytes | None = None
     etag: bytes | None = None  # of a head request: the head that we hold
     seq: int = 0  # its number: a lower one in the answer is a replay
-    about: bytes | None = None  # device that the object speaks of, where it is not the peer asked
+    about: bytes | None = None  # of a head: whose; of an object: who named it. None: the peer asked
     parked: bytes | None = None  # a head that waits for its member object
     parked_at: float = 0.0  # since when
     update: bytes | None = None  # the update that rode with the parked head
     tls_key: bytes | None = None
     page: bool = False  # of a list: it may not be an index again
+
+    @property
+    def namer(self) -> bytes | None:
+        """Who answers for what an object is, whoever brings it: its digest was this device's word.
+
+        The member object of a head that waits was named by who brought the head."""
+        return self.device if self.about is None or self.parked is not None else self.about
 
 
 Key = tuple[Purpose, bytes | None, bytes | None]

@@ -141,12 +141,14 @@ class MaskVector:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """An object of this member that something names is wanted, from its signer or from whoever
-    named it. `shape` None: a masked vector, exactly `Plan.vector_bytes`; then `VectorHeld`."""
+    """An object of this member is wanted, from its signer or from `namer`, who says that there is
+    one, and has it if he is honest. `shape` None: a masked vector, exactly `Plan.vector_bytes`;
+    then `VectorHeld`."""
 
     place: int
     digest: bytes
     shape: type[Message] | None
+    namer: int
 
 
 @dataclass(frozen=True, slots=True)

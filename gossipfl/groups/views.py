@@ -53,6 +53,11 @@ class View:
             row.append(signed)
         return other
 
+    def holds(self, signed: Signed) -> bool:
+        """Was it kept?"""
+        row = self.held.get((type(signed.message), signed.place), [])
+        return any(other.digest == signed.digest for other in row)
+
     def only(self, shape: type[M], place: int) -> M | None:
         """What this member says, if it says one thing."""
         row = self.held.get((shape, place), [])
@@ -91,7 +96,9 @@ class View:
         return tuple(signed.data for signed in self.held.get((shape, place), []))
 
     def missing(self, message: Message) -> list[tuple[int, bytes, type[Message] | None]]:
-        """What a message names that is not here: place, digest, type (None: a masked vector)."""
+        """What a message names that is not here: place, digest, type (None: a masked vector).
+
+        Who signs a set says that the vectors of all in it are there too."""
         names: list[bytes] = []
         shape: type[Message] = SumShares
         match message:
@@ -105,11 +112,15 @@ class View:
                 names = message.shares
             case SumSet():
                 names, shape = message.vectors, SumVector
-        return [
-            (place, name, shape)
-            for place, name in enumerate(names)
-            if name and all(s.digest != name for s in self.held.get((shape, place), []))
-        ]
+        found: list[tuple[int, bytes, type[Message] | None]] = []
+        for place, name in enumerate(names):
+            rows = self.held.get((shape, place), [])
+            held = next((signed.message for signed in rows if signed.digest == name), None)
+            if name and held is None:
+                found.append((place, name, shape))
+            elif isinstance(held, SumVector) and held.vector not in self.vectors:
+                found.append((place, held.vector, None))
+        return found
 
     def propose_roster(self, refused: Iterable[int]) -> list[bytes] | None:
         """SumShares to name: of members that all used the same keys of each other.

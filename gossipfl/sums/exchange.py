@@ -1,17 +1,22 @@
 """What a member pulls while its group sums: the others' heads, and the objects that these name.
 
 A head request to each member is held by its server until there is something new. What a member
-signed is asked of itself first, then of the others: whoever read it serves it too.
+signed is asked of itself first, then of who named it, then of the others: whoever read it serves it
+too.
+
+Who names an object has read it, if it is honest. So it answers for what the bytes are, whoever
+serves them; and what nobody has takes the room of who named it, and of nobody else.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from gossipfl.core import Core
 from gossipfl.groups.messages import SIGNED_BYTES_MAX
-from gossipfl.groups.plan import Plan
+from gossipfl.groups.plan import GROUP_MAX, Plan
 from gossipfl.messages import SumRef
 from gossipfl.pulls import Pending, Purpose
 
@@ -19,15 +24,18 @@ ASKING = frozenset({Purpose.SUMS, Purpose.SUM_OBJECT, Purpose.SUM_VECTOR})
 REASK_S = 0.02  # as the collector's: a server that does not hold requests is not asked in a loop
 PAUSES = 8  # in a step: how often what failed is tried again. Guess
 LOST_PAUSES = 3  # after so many an answer is taken for lost, and asked for anew. Guess
-FETCHED_MAX = 12 * 16  # objects named by heads in one attempt: two of each step and member
+NAMED_MAX = 12  # objects that one member's heads name in one attempt: two of each step
+WISHED_MAX = NAMED_MAX + 6 * GROUP_MAX  # of one member: its heads', and two lists of three kinds
+ASKED_MAX = 6  # of one member, at one time: what an honest one names in an attempt
+HURRIED = 2  # tries without a pause: its signer, and one more
 
 
 @dataclass(slots=True)
 class _Wish:
-    """An object that is not here yet. `holders` are asked in turn."""
+    """An object that is not here yet. `holders` are asked in turn; `namers` say that it is one."""
 
-    purpose: Purpose
-    holders: list[bytes]
+    namers: list[bytes]
+    holders: deque[bytes]
     tries: int = 0
     at: float = 0.0  # not before
     asked: bytes | None = None  # who is being asked
@@ -40,8 +48,8 @@ class Exchange:
         self._plan: Plan | None = None
         self._pause_s = 1.0
         self.vectors: dict[bytes, bytes] = {}  # masked vectors that are here, by digest
-        self._wishes: dict[bytes, _Wish] = {}
-        self._named: set[bytes] = set()  # by heads, in this attempt
+        self._wishes: dict[tuple[Purpose, bytes], _Wish] = {}
+        self._named: dict[bytes, set[bytes]] = {}  # member -> what its heads named
         self._again: dict[bytes, float] = {}  # member -> when to ask for its head again
         self._late: dict[bytes, float] = {}  # member -> when its answer has got lost
         self.due = math.inf
@@ -70,7 +78,7 @@ class Exchange:
         self._plan = None
         for name, data in self.vectors.items():
             core.shelf.put(name, data)
-        self.vectors, self._wishes, self._named = {}, {}, set()
+        self.vectors, self._wishes, self._named = {}, {}, {}
         self._again, self._late = {}, {}
         self.due = math.inf
         core.emit(*core.pulls.cancel(ASKING))
@@ -82,48 +90,58 @@ class Exchange:
         plan = self._plan
         if plan is None or ref.attempt != plan.id or device not in plan.members:
             return
+        named = self._named.setdefault(device, set())
         for name in ref.objects:
-            if name not in self._named and len(self._named) < FETCHED_MAX:
-                self._named.add(name)
-                self.want(device, name, Purpose.SUM_OBJECT)
+            if name not in named and len(named) < NAMED_MAX:
+                named.add(name)
+                self.want(name, Purpose.SUM_OBJECT, device, device)
 
-    def want(self, device: bytes, name: bytes, purpose: Purpose) -> None:
-        """An object that this member signed, or its masked vector."""
-        if name in self._wishes or name in self.vectors or device == self._core.device:
+    def want(self, name: bytes, purpose: Purpose, signer: bytes, namer: bytes) -> None:
+        """An object that `signer` signed, or its masked vector, as `namer` says."""
+        if name in self.vectors or signer == self._core.device:
             return
-        if len(self._wishes) >= FETCHED_MAX or self._is_full(purpose):
+        wish = self._wishes.get((purpose, name))
+        if wish is not None:
+            if namer not in wish.namers:
+                wish.namers.append(namer)
+                self._has_it(wish, namer)
             return
-        others = self._others
-        first = [device] if device in others else []
-        self._wishes[name] = _Wish(purpose, first + [d for d in others if d != device])
+        if sum(namer in wish.namers for wish in self._wishes.values()) >= WISHED_MAX:
+            return
+        wish = self._wishes[purpose, name] = _Wish([namer], deque(self._others))
+        self._has_it(wish, namer)
+        self._has_it(wish, signer)
 
-    def _is_full(self, purpose: Purpose) -> bool:
-        """Are two vectors of each member here, or asked for? Who names a third lies."""
-        wished = sum(wish.purpose is Purpose.SUM_VECTOR for wish in self._wishes.values())
-        members = len(self._plan.members) if self._plan is not None else 0
-        return purpose is Purpose.SUM_VECTOR and len(self.vectors) + wished >= 2 * members
+    def _has_it(self, wish: _Wish, device: bytes) -> None:
+        """It is the next to be asked, and soon."""
+        if device in wish.holders and device != wish.asked:
+            wish.holders.remove(device)
+            wish.holders.insert(0 if wish.asked is None else 1, device)
+            wish.at = 0.0
 
     @property
     def fetching(self) -> int:
         """Objects that are asked for, or will be."""
         return len(self._wishes)
 
-    def arrived(self, name: bytes) -> None:
-        self._wishes.pop(name, None)
+    def arrived(self, purpose: Purpose, name: bytes) -> None:
+        self._wishes.pop((purpose, name), None)
 
     def failed(self, pending: Pending) -> None:
         """A request of ours brought nothing."""
         now = self._core.now
         if pending.purpose is Purpose.SUMS and pending.device is not None:
             self._again[pending.device] = now + self._pause_s
-        wish = self._wishes.get(pending.digest or b"")
+        wish = self._wishes.get((pending.purpose, pending.digest or b""))
         if wish is not None and wish.asked == pending.device:
             self._missed(wish)
 
     def _missed(self, wish: _Wish) -> None:
+        """Pauses double up to a step: what was invented must not keep all members busy."""
         wish.tries, wish.asked = wish.tries + 1, None
-        if not wish.holders or wish.tries % len(wish.holders) == 0:  # nobody has it yet
-            wish.at = self._core.now + self._pause_s
+        wish.holders.rotate(-1)
+        if wish.tries >= HURRIED:
+            wish.at = self._core.now + self._pause_s * min(PAUSES, 2 ** (wish.tries - HURRIED))
 
     # --- requests --------------------------------------------------------------------------
 
@@ -134,8 +152,12 @@ class Exchange:
         self.due = math.inf
         for device in self._others:
             self._ask(device, until)
-        for name, wish in self._wishes.items():
-            self._fetch(name, wish)
+        busy: Counter[bytes] = Counter()
+        for (purpose, name), wish in self._wishes.items():
+            namer = next((d for d in wish.namers if busy[d] < ASKED_MAX), None)
+            if namer is not None:
+                busy[namer] += 1
+                self._fetch(purpose, name, wish)
 
     def _ask(self, device: bytes, until: float) -> None:
         core, now = self._core, self._core.now
@@ -158,38 +180,35 @@ class Exchange:
         if not effects:  # too many are out
             self.due = min(self.due, now + self._pause_s)
 
-    def _fetch(self, name: bytes, wish: _Wish) -> None:
+    def _fetch(self, purpose: Purpose, name: bytes, wish: _Wish) -> None:
         core, now = self._core, self._core.now
-        if not wish.holders:
-            return
         if wish.asked is not None:
-            pauses = PAUSES if wish.purpose is Purpose.SUM_VECTOR else LOST_PAUSES
+            pauses = PAUSES if purpose is Purpose.SUM_VECTOR else LOST_PAUSES
             late = wish.since + pauses * self._pause_s
             if now < late:
                 self.due = min(self.due, late)
                 return
-            core.emit(*core.pulls.give_up(wish.asked, wish.purpose, name))
+            core.emit(*core.pulls.give_up(wish.asked, purpose, name))
             self._missed(wish)
-        if now < wish.at:
-            self.due = min(self.due, wish.at)
-            return
-        for _ in wish.holders:
-            device = wish.holders[wish.tries % len(wish.holders)]
-            peer = core.book.peers.get(device)
-            if peer is not None and peer.address is not None:
-                pending = Pending(wish.purpose, peer.address, device, digest=name)
-                core.emit(*core.pulls.object(pending, self._bytes_max(wish)))
-                if core.pulls.is_wanted(pending):
-                    wish.asked, wish.since = device, now
-                    self.due = min(self.due, now + LOST_PAUSES * self._pause_s)
-                break
-            self._missed(wish)
+        for _ in range(len(wish.holders)):
             if now < wish.at:
                 break
-        if wish.asked is None:
-            wish.at = max(wish.at, now + self._pause_s)
-            self.due = min(self.due, wish.at)
+            device = wish.holders[0]
+            peer = core.book.peers.get(device)
+            if peer is None or peer.address is None:
+                self._missed(wish)
+                continue
+            pending = Pending(purpose, peer.address, device, digest=name, about=wish.namers[0])
+            core.emit(*core.pulls.object(pending, self._bytes_max(purpose)))
+            if core.pulls.is_wanted(pending):
+                wish.asked, wish.since = device, now
+                self.due = min(self.due, now + LOST_PAUSES * self._pause_s)
+                return
+            break  # too many are out
+        if now >= wish.at:
+            wish.at = now + self._pause_s
+        self.due = min(self.due, wish.at)
 
-    def _bytes_max(self, wish: _Wish) -> int:
-        is_vector = wish.purpose is Purpose.SUM_VECTOR and self._plan is not None
+    def _bytes_max(self, purpose: Purpose) -> int:
+        is_vector = purpose is Purpose.SUM_VECTOR and self._plan is not None
         return self._plan.vector_bytes if is_vector and self._plan else SIGNED_BYTES_MAX

@@ -197,8 +197,8 @@ class GroupSums:
 
     def masked(self, event: SumMasked) -> None:
         core, model = self._core, self._hidden
-        if model is None or not self.turns.expects(event.job):
-            return
+        if model is None or not self.turns.awaits_vector(event.job):
+            return  # an attempt that went on without us takes nothing, and costs nothing
         if self._refused(model):
             return  # the policy changed: this attempt goes on without us
         if model.noised is not None:
@@ -303,7 +303,7 @@ class GroupSums:
     def object(self, pending: Pending, data: bytes) -> None:
         """A member's object, or its masked vector. Raises PeerError."""
         if pending.digest is not None:
-            self.turns.object(pending.purpose, pending.digest, data, pending.device)
+            self.turns.object(pending.purpose, pending.digest, data)
 
     def new_head(self, device: bytes, ref: SumRef | None) -> None:
         if ref is not None:
@@ -314,7 +314,9 @@ class GroupSums:
         self.turns.drop()
         self._hidden = None
         core = self._core
-        if core.rounds.phase is Phase.SUMMING:
+        trains = core.rounds.phase is Phase.TRAINING and core.rounds.label is not None
+        if trains or core.rounds.phase is Phase.SUMMING:
+            core.rounds.job += 1  # what is being trained was for another group
             core.cycle.end("the policy changed")
         if core.rounds.phase is Phase.IDLE and self.is_on:
             core.rounds.next_at = core.now

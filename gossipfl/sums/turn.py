@@ -28,6 +28,7 @@ from gossipfl.groups.steps import (
     Masked,
     MaskVector,
     Persist,
+    Phase,
     Publish,
     Received,
     Uncover,
@@ -111,6 +112,8 @@ class Turns:
             return self._others_begin(schedule, time)
         while self._number < schedule.sums.attempts:
             if self._name_of(model) in self._journal.spent and self._renewed != self._number:
+                if not schedule.sums.noise:
+                    return Turn.OVER  # the next would differ from this one by its seed alone
                 self._renewed = self._number
                 return Turn.SPENT
             at = schedule.attempt_at(self._window, self._number)
@@ -182,7 +185,7 @@ class Turns:
     def drop(self) -> None:
         """Whatever runs is given up; what it has said stays said."""
         attempt, self._attempt = self._attempt, None
-        self._making, self._model, self._job = None, None, 0
+        self._making, self._model, self._job, self._schedule = None, None, 0, None
         if attempt is not None and self._series is not None:
             self._series.leave(attempt)
         self._exchange.close()
@@ -191,6 +194,11 @@ class Turns:
 
     def expects(self, job: int) -> bool:
         return job == self._job and job != 0
+
+    def awaits_vector(self, job: int) -> bool:
+        """Is this the masked vector of the attempt that runs, and still in time for it?"""
+        attempt = self._attempt
+        return self.expects(job) and attempt is not None and attempt.phase is Phase.SET
 
     def masked(self, event: SumMasked) -> None:
         """The own masked vector: durable with the head that names it."""
@@ -207,16 +215,15 @@ class Turns:
         self.sums += plan is not None
         return plan
 
-    def object(self, purpose: Purpose, name: bytes, data: bytes, device: bytes | None) -> None:
+    def object(self, purpose: Purpose, name: bytes, data: bytes) -> None:
         """An object came that was asked for. Raises PeerError."""
         attempt = self._attempt
         if attempt is None:
             return
-        self._exchange.arrived(name)
+        self._exchange.arrived(purpose, name)
         if purpose is Purpose.SUM_VECTOR:
             if len(data) != attempt.plan.vector_bytes:
-                what = f"a masked vector of {len(data)} bytes"
-                raise PeerError(Fault.WRONG_LENGTH, what, device)
+                raise PeerError(Fault.WRONG_LENGTH, f"a masked vector of {len(data)} bytes")
             self._exchange.vectors[name] = data
             self._core.shelf.put(name, data)
             self._give(VectorHeld(name))
@@ -245,8 +252,8 @@ class Turns:
                         job = self._next_job()
                         vector, plan = self._model.vector, self._attempt.plan
                         core.emit(SumMask(job, vector, masks, plan))
-                case Fetch(place, name, shape):
-                    self._fetch(place, name, shape is None)
+                case Fetch():
+                    self._fetch(effect)
                 case Accuse(place, lie, proof):
                     self._accuse(place, lie, proof)
                 case Uncover(_, names, masks):
@@ -268,10 +275,12 @@ class Turns:
         self._objects.append(signed.digest)
         core.publisher.want_head(now=True)
 
-    def _fetch(self, place: int, name: bytes, is_vector: bool) -> None:
+    def _fetch(self, wanted: Fetch) -> None:
         if self._attempt is not None:
-            purpose = Purpose.SUM_VECTOR if is_vector else Purpose.SUM_OBJECT
-            self._exchange.want(self._attempt.plan.members[place], name, purpose)
+            purpose = Purpose.SUM_VECTOR if wanted.shape is None else Purpose.SUM_OBJECT
+            members = self._attempt.plan.members
+            signer, namer = members[wanted.place], members[wanted.namer]
+            self._exchange.want(wanted.digest, purpose, signer, namer)
 
     def _uncover(self, names: tuple[bytes, ...], masks: tuple) -> None:  # type: ignore[type-arg]
         if self._attempt is None:

@@ -157,7 +157,7 @@ class Bench:
                     self.objects[name] = data
                     self.published[place] += len(data)
                     self.queue.append((place, Masked(name)))
-                case Fetch(_, name, None):
+                case Fetch(_, name, None, _):
                     self.queue.append((place, VectorHeld(name)))
                 case Uncover(_, names, chain):
                     with self._account(place):

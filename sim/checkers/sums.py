@@ -8,13 +8,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from gossipfl.errors import PeerError
-from gossipfl.events import Batch, Effect, Event, SumMask, SumMasked, SumUncover, SumUncovered
+from gossipfl.events import (
+    Batch,
+    Effect,
+    Event,
+    StartTraining,
+    SumMask,
+    SumMasked,
+    SumUncover,
+    SumUncovered,
+)
 from gossipfl.groups import grid
 from gossipfl.groups.grid import Words
 from gossipfl.groups.messages import TYPES, Message, SumReveal, SumShares, kind_of
 from gossipfl.groups.sealing import mark
 from gossipfl.objects import digest
 from gossipfl.parameters import to_bytes
+from gossipfl.privacy import OFF, GroupSum
 from gossipfl.shelf import Served
 from gossipfl.wire import decode, open_envelope
 from sim.checkers.base import Checker
@@ -36,17 +46,21 @@ class Bounded(OrderedDict[bytes, object]):
 
 class NothingBare(Checker):
     """What an honest device trains under group sums is in nothing that it stores or serves, and
-    goes out masked once."""
+    goes out masked once; without noise one model in a window does."""
 
     def __init__(self) -> None:
         self._models: dict[int, deque[tuple[bytes, bytes]]] = {}
-        self._jobs: dict[tuple[int, int, int], bytes] = {}
+        self._jobs: dict[tuple[int, int, int], tuple[bytes, int]] = {}  # model, window
         self._out: dict[int, deque[bytes]] = {}  # models whose masked form was stored
         self._masked = Bounded()
+        self._windows: dict[int, tuple[int, bytes]] = {}  # the newest that a model went out in
+        self._noisy: dict[int, bool] = {}
         self.looked = 0
 
     def on_effects(self, device: SimDevice, event: Event, effects: Sequence[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, StartTraining) and isinstance(effect.protection, GroupSum):
+                self._noisy[device.index] = effect.protection.noise != OFF
             if isinstance(effect, SumMask) and device.honest:
                 self._on_mask(device, effect)
 
@@ -57,20 +71,29 @@ class NothingBare(Checker):
         words = grid.to_bytes(grid.quantise(effect.vector, plan.reach, plan.size))
         self._models.setdefault(device.index, deque(maxlen=MODELS_KEPT)).append((bare, words))
         self._jobs = {k: v for k, v in self._jobs.items() if k[0] != device.index}
-        self._jobs[device.index, device.incarnation, effect.job] = bare
+        self._jobs[device.index, device.incarnation, effect.job] = bare, plan.window
 
     def on_event(self, device: SimDevice, event: Event) -> None:
         if isinstance(event, SumMasked) and device.honest:
-            bare = self._jobs.get((device.index, device.incarnation, event.job))
-            if bare is not None:
-                self._masked.put(event.name, bare)
+            found = self._jobs.get((device.index, device.incarnation, event.job))
+            if found is not None:
+                self._masked.put(event.name, found)
 
     def on_commit(self, device: SimDevice, batch: Batch, done: bool) -> None:
         for name, data in batch.objects if device.honest and done else ():
             self._look(device, data)
-            bare = self._masked.get(name)
-            if isinstance(bare, bytes):
-                self._out.setdefault(device.index, deque(maxlen=MODELS_KEPT)).append(bare)
+            found = self._masked.get(name)
+            if isinstance(found, tuple):
+                self._went_out(device, *found)
+
+    def _went_out(self, device: SimDevice, bare: bytes, window: int) -> None:
+        self._out.setdefault(device.index, deque(maxlen=MODELS_KEPT)).append(bare)
+        before = self._windows.get(device.index)
+        if before == (window, bare) or self._noisy.get(device.index):
+            return
+        if before is not None and before[0] == window:
+            raise self.broken(f"device {device.index}: two models without noise in one window")
+        self._windows[device.index] = window, bare
 
     def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
         if served.update is not None:

@@ -48,6 +48,12 @@ SUMS: tuple[Mutant, ...] = (
         CUT_OFF,
     ),
     Mutant(
+        "sum-retrained",
+        "without noise a second model goes out in the window in which one went out in vain",
+        (Edit("gossipfl.sums.turn:Turns.advance", "if not schedule.sums.noise:", "if False:"),),
+        CUT_OFF,
+    ),
+    Mutant(
         "sum-forgets",
         "a restart lets a member into the attempt that it was in before",
         (

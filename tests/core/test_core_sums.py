@@ -14,7 +14,17 @@ import pytest
 
 from gossipfl.codecs import encode_update
 from gossipfl.errors import Fault, PeerError
-from gossipfl.events import Commit, StartMerge, SumMasked, SumUncover, TrainingFinished
+from gossipfl.events import (
+    Commit,
+    Effect,
+    StartMerge,
+    StartTraining,
+    SumMask,
+    SumMasked,
+    SumUncover,
+    TrainingFinished,
+)
+from gossipfl.groups.heavy import sum_step
 from gossipfl.groups.messages import (
     TYPES,
     Message,
@@ -29,6 +39,8 @@ from gossipfl.groups.messages import (
 )
 from gossipfl.groups.sealing import KEY_BYTES
 from gossipfl.groups.steps import Lie
+from gossipfl.groups.steps import Phase as AttemptPhase
+from gossipfl.messages import Privacy
 from gossipfl.objects import digest
 from gossipfl.privacy import Hidden, Summed, summed
 from gossipfl.privacy.entries import Released, parse_entry
@@ -39,6 +51,10 @@ from tests.core.harness import Device
 from tests.core.sumkit import Summing, heads, objects, says, words
 
 pytest.importorskip("Crypto")
+
+
+NOISE = {"epsilon": 8.0, "clip": 1.0, "z": 4.0}
+"""With it a group may sum again in a window: each vector is a release of its own."""
 
 
 def near(device: Device, wanted: np.ndarray) -> bool:
@@ -236,11 +252,113 @@ def test_what_was_trained_before_the_policy_asked_for_noise_is_not_masked(
         return replace(answer, model=Hidden(answer.model.vector))
 
     monkeypatch.setattr(harness, "local_step", before_noise)
-    table = Summing(budget={"epsilon": 8.0, "clip": 1.0, "z": 4.0})
+    table = Summing(budget=NOISE)
     table.advance(4 * table.window_s)
     for device in table.devices:
         assert "before the policy asked for noise" in notices(device)
         assert not any(len(data) == 24 for c in device.sent(Commit) for _, data in c.batch.objects)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_policy_that_comes_while_a_device_trains_ends_its_part_under_the_old_one(
+    size: int,
+) -> None:
+    """Without noise under both: nothing else keeps what was trained for one group from another."""
+    table = Summing()
+    device = table.devices[0]
+    held: list[StartTraining] = []
+    execute = table._execute
+
+    def keep(who: Device, effect: Effect) -> bool:
+        if who is device and isinstance(effect, StartTraining) and not held:
+            held.append(effect)
+            return True
+        return execute(who, effect)
+
+    table._execute = keep  # type: ignore[method-assign]
+    table.until(lambda: held, 2 * table.window_s)
+    old = {table.plan(device, number).id for number in range(2)}
+    sums = msgspec.structs.replace(table.schedule.sums, size=size, reach=4.0)
+    table.policy = table.fleet.policy(
+        table.job,
+        n=8,
+        rule="nna",
+        version=2,
+        prev=digest(table.policy),
+        privacy=Privacy(mode="group-sum", sums=sums),
+        issued=int(table.wall),
+    )
+    table.employ()
+    table.send(device, local_step(held[0], device.trainer, bytes))
+    table.merged(2)
+    assert not any(message.attempt in old for message in spoken(device))
+    assert table.summed(device) >= 1
+
+
+def test_a_masked_vector_that_comes_late_is_neither_kept_nor_charged() -> None:
+    """Its attempt has gone on without it."""
+    table = Summing(budget=NOISE)
+    device = table.devices[0]
+    held: list[SumMask] = []
+    execute = table._execute
+
+    def keep(who: Device, effect: Effect) -> bool:
+        if who is device and isinstance(effect, SumMask) and not held:
+            held.append(effect)
+            return True
+        return execute(who, effect)
+
+    table._execute = keep  # type: ignore[method-assign]
+    table.until(lambda: held, 2 * table.window_s)
+    turns = device.node._core.sums.turns
+
+    def is_past() -> bool:
+        return turns._attempt is not None and turns._attempt.phase is AttemptPhase.REVEALS
+
+    table.until(is_past, table.window_s)
+    late = sum_step(held[0])
+    assert isinstance(late, SumMasked)
+    table.send(device, late)
+    table.advance(1.0)
+    assert device.store.load().ledger == ()
+    assert device.store.get(late.name) is None
+    table.merged(2)
+    rows = [parse_entry(row.data) for row in device.store.load().ledger]
+    out = {d for c in device.sent(Commit) for d, data in c.batch.objects if len(data) == 24}
+    assert out
+    assert {row.released for row in rows if isinstance(row, Released)} >= out - {late.name}
+    assert late.name not in {row.released for row in rows if isinstance(row, Released)}
+
+
+def lost_after_vectors(table: Summing) -> list[Device]:
+    """The proposer of a group says nothing after the roster, so the first attempt fails when the
+    vectors are out. The others of the group."""
+    liar = table.proposer(in_window(table))
+    says(liar, lambda signed: [] if isinstance(signed.message, SumSet) else [signed.message])
+    return [d for d in table.group_of(liar) if d is not liar]
+
+
+def test_without_noise_a_window_in_which_a_vector_went_out_in_vain_has_no_second_one() -> None:
+    """Trained again from the same base, by the same group: two sums would differ by one member."""
+    table = Summing(attempts=3)
+    group = lost_after_vectors(table)
+    window = table.plan(group[0]).window
+    table.merged(1, who=group)
+    for device in group:
+        masked = [effect.plan for effect in device.sent(SumMask) if effect.plan.window == window]
+        assert len(masked) == 1
+        assert not any(effect.plan.window == window for effect in device.sent(SumUncover))
+        assert table.summed(device) >= 1, "another window has its sum"
+
+
+def test_with_noise_it_trains_again_and_each_vector_is_a_release() -> None:
+    table = Summing(budget=NOISE)
+    group = lost_after_vectors(table)
+    table.merged(1, who=group)
+    for device in group:
+        assert table.summed(device) == 1
+        rows = [parse_entry(row.data) for row in device.store.load().ledger]
+        assert sum(isinstance(row, Released) for row in rows) == 2
 
 
 def test_a_spent_budget_takes_a_device_out_of_the_sums_and_not_out_of_the_merges() -> None:
@@ -318,7 +436,7 @@ def test_a_key_of_an_earlier_attempt_condemns_its_signer() -> None:
 
 
 def test_a_false_set_is_signed_by_nobody_and_the_next_attempt_has_its_sum() -> None:
-    table = Summing()
+    table = Summing(budget=NOISE)
     liar = table.proposer(in_window(table))
     group = [d for d in table.group_of(liar) if d is not liar]
 
@@ -340,7 +458,7 @@ def test_a_false_set_is_signed_by_nobody_and_the_next_attempt_has_its_sum() -> N
 
 @pytest.mark.parametrize("shape", [SumRoster, SumSet])
 def test_a_proposer_that_stalls_costs_an_attempt(shape: type[Message]) -> None:
-    table = Summing()
+    table = Summing(budget=NOISE)
     liar = table.proposer(in_window(table))
     group = [d for d in table.group_of(liar) if d is not liar]
     says(liar, lambda signed: [] if isinstance(signed.message, shape) else [signed.message])
@@ -370,7 +488,7 @@ def test_who_asks_for_both_shares_gets_neither() -> None:
 
 
 def test_a_wrong_vector_s_length_is_its_signer_s_fault() -> None:
-    table = Summing()
+    table = Summing(budget=NOISE)
     liar = in_window(table)
     turns = liar.node._core.sums.turns
     honest = turns.masked

@@ -187,7 +187,7 @@ class History:
                 case MaskVector(chain):
                     words = masks.apply(self.group.members[place].vector, chain)
                     self.queue.append((place, Masked(self.store(grid.to_bytes(words)))))
-                case Fetch(_, name, shape):
+                case Fetch(_, name, shape, _):
                     self.fetch(place, name, shape)
                 case Accuse():
                     self.accused.setdefault(place, []).append(effect)

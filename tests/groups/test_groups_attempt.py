@@ -25,10 +25,12 @@ from gossipfl.groups.messages import (
     SumSet,
     SumShares,
     SumVector,
+    sign,
 )
 from gossipfl.groups.plan import Plan
+from gossipfl.groups.sealing import SEALED_BYTES
 from gossipfl.groups.series import Series
-from gossipfl.groups.steps import End, Journal, Lie
+from gossipfl.groups.steps import End, Fetch, Journal, Lie, Received
 from gossipfl.wire import decode, encode
 
 STEPS: tuple[type[Message], ...] = (SumKeys, SumShares, SumVector, SumSet, SumReveal)
@@ -250,3 +252,28 @@ def test_whatever_comes_when_and_whoever_vanishes_one_sum_or_none(seed: int) -> 
         assert len(says) == len(set(says))
     assert len({m.set for _, m in history.messages(SumReveal) if isinstance(m, SumReveal)}) <= 1
     assert {lie for _, lie in history.lies()} <= {Lie.STALLED}
+
+
+@pytest.mark.parametrize("shape", [SumShares, SumVector, SumSet])
+def test_what_a_third_object_for_one_step_names_is_not_fetched(shape: type[Message]) -> None:
+    """Each may name as many as the group has members: without end that would be a flood."""
+    group = Group(size=4)
+    plan, attempt = group.plan(), group.members[0].series.enter(group.plan(), bytes(32))
+    assert attempt is not None
+    attempt.start(0.0)
+    wanted: list[bytes] = []
+    for number in range(6):
+        names = [bytes([number, place]) * 16 for place in range(4)]
+        message = _naming(shape, names, plan, group.signers[1].device)
+        effects = attempt.handle(Received(sign(message, plan, group.signers[1])), 1.0)
+        wanted += [effect.digest for effect in effects if isinstance(effect, Fetch)]
+    assert {name[0] for name in wanted} == {0, 1}
+
+
+def _naming(shape: type[Message], names: list[bytes], plan: Plan, device: bytes) -> Message:
+    if shape is SumShares:
+        sealed = [b"" if member == device else bytes(SEALED_BYTES) for member in plan.members]
+        return SumShares(plan.id, device, keys=names, sealed=sealed, marks=[bytes(64)] * 4)
+    if shape is SumVector:
+        return SumVector(plan.id, device, roster=bytes(32), vector=names[0])
+    return SumSet(plan.id, device, roster=bytes(32), vectors=names)
