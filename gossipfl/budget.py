@@ -200,6 +200,9 @@ class Budget:
         before = core.me.member.replaces
         if not rows and committed is None:
             if before is not None and carried:
+                # Entered with the first head, so that the next key asks about `before` too.
+                self._ledger, row = open_ledger(core.device, before)
+                self._pending.append(row)
                 core.inheritance.begin((before,), frozenset())
             elif before is not None:  # kept at once: the next key must not think that it has all
                 self.behind = BEHIND_OLD
@@ -220,7 +223,7 @@ class Budget:
         if ledger.device != core.device:
             self._ledger, row = ledger.enrol(core.device)
             self._pending.append(row)
-        olds = dict.fromkeys([*([before] if before is not None else []), *line[-1:]])
+        olds = dict.fromkeys([*line, *([before] if before is not None else [])])
         if olds and not has_released:
             entries = frozenset(ChainRef(row.number, row.link) for row in rows)
             core.inheritance.begin(tuple(olds), entries)

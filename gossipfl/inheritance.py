@@ -3,12 +3,14 @@
 The ledger comes from the old key's disk, which may have been an old copy. Peers keep the newest
 head that they saw of the old key, and heads commit to ledgers: if one of them names entries that
 are not here, more was spent than is known. Until a peer that knows the old key has answered,
-nothing is released; if nobody alive knows it, nothing ever is.
+nothing is released; if nobody alive knows it, nothing ever is. Where an old key's question was
+never answered, the next key has it too.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from gossipfl.core import Core
 from gossipfl.events import FetchFailed, Topic
@@ -27,7 +29,7 @@ WAITING = "what this device spent under its old key is not confirmed by a peer t
 class Inheritance:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._line: tuple[bytes, ...] = ()  # old keys' devices whose heads must be seen
+        self._line: tuple[bytes, ...] = ()  # old keys' devices whose heads must be seen, in order
         self._entries: frozenset[ChainRef] = frozenset()
         self._answers: dict[tuple[bytes, bytes], bool] = {}  # (peer, device): holds it a head?
         self._asked_at: dict[tuple[bytes, bytes], float] = {}
@@ -107,11 +109,16 @@ class Inheritance:
         all_said = all((peer, old) in self._answers for peer in live for old in self._line)
         if not all_said and core.now - self._since < AGAIN_S:
             return
-        said: dict[bytes, int] = {}
-        for peer, _ in self._answers:
-            said[peer] = said.get(peer, 0) + 1
+        said = Counter(peer for peer, _ in self._answers)
         complete = sum(count == len(self._line) for count in said.values())
-        if any(self._answers.values()) and complete >= min(PEERS, policy.n - 1):
+        shown = {old for (_, old), holds in self._answers.items() if holds}
+        denied = Counter(old for (_, old), holds in self._answers.items() if not holds)
+        # A key that never came up is nobody's: of all but the first, most of the fleet may say so.
+        first, *later = self._line
+        known = first in shown and all(
+            old in shown or denied[old] > (policy.n - 1) // 2 for old in later
+        )
+        if known and complete >= min(PEERS, policy.n - 1):
             self._line = ()
             core.notice(Topic.PRIVACY, "peers confirm what this device spent under its old key")
             core.budget.look()

@@ -43,11 +43,17 @@ class Restorer:
     def waiting_for(self) -> str:
         """What keeps us from signing, in words."""
         if not self.has_lost_store:
-            if self._core.budget.releases and any(self._asked.values()):
-                return "a peer that knows this device, or most of them to know nothing of it"
-            return "a first peer to answer"
+            return self._waits_for_word()
         said = f"{sum(self._asked.values())} of {self._majority()} peers"
         return f"{said} to say what they hold of this device: it has keys and an empty store"
+
+    def _waits_for_word(self) -> str:
+        answered = sum(self._asked.values())
+        if not self._core.budget.releases or not answered:
+            return "a first peer to answer"
+        if not self._can_tell():
+            return "a peer that knows this device, or most of them to know nothing of it"
+        return f"{answered} of {self._needed(answered)} peers to say what this device has released"
 
     def advance(self) -> None:
         """Ask k peers for our own newest head before we sign anything."""
@@ -81,11 +87,15 @@ class Restorer:
     def _needed(self, live: int) -> int:
         """Answers wanted: k, or all others of a small fleet; after a while those that are live.
 
-        Right after a start only one peer may be found yet, and that one may know the least.
+        Right after a start only one peer may be found yet, and that one may know the least. With
+        releases in the ledger k it stays, for that one may have been off as well; only those that
+        the policy assumes to be liars need not answer.
         """
         if self.has_lost_store:
             return self._majority()
-        if self._core.budget.releases and not self._is_late():
+        if self._core.budget.releases:
+            if self._is_late():
+                return self._needed_of_honest(live)
             return max(live, self._needed_at_first(live))  # one of them may know of one more
         return min(RECONCILE_PEERS, live) if self._is_late() else self._needed_at_first(live)
 
@@ -116,6 +126,12 @@ class Restorer:
             "LINE --replace`; or, if these keys have never signed anything, `gossipfl first-start`"
         )
         core.notice(Topic.RESTORE, text, core.device, True)
+
+    def _needed_of_honest(self, live: int) -> int:
+        policy = self._core.job.policy
+        if policy is None:
+            return self._needed_at_first(live)
+        return max(1, min(RECONCILE_PEERS, policy.n - 1 - policy.attackers))
 
     def _needed_at_first(self, live: int) -> int:
         policy = self._core.job.policy

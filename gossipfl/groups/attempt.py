@@ -152,22 +152,7 @@ class Attempt:
         effects: list[Effect] = []
         if other is not None:
             effects += self._accuse(signed.place, Lie.EQUIVOCATION, (other.data, signed.data))
-        return effects + self._wanted(signed)
-
-    def _wanted(self, signed: Signed) -> list[Fetch]:
-        """What it names that is not here. Of a vector also who else has signed that it is there."""
-        if not self.view.holds(signed):
-            return []  # a third object for one step: what it names is of no use
-        sources = [signed]
-        if isinstance(signed.message, SumVector):
-            for place in range(self.plan.size):
-                sources += self.view.held.get((SumSet, place), [])
-        return [
-            Fetch(*wanted, source.place)
-            for source in sources
-            for wanted in self.view.missing(source.message)
-            if source.place != self.place
-        ]
+        return effects + [Fetch(*wanted) for wanted in self.view.wanted(signed)]
 
     def _on_masked(self, digest: bytes) -> list[Effect]:
         if self._roster is None or self.phase is not Phase.SET:

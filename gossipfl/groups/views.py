@@ -95,6 +95,17 @@ class View:
         """The envelopes that are held, as proof."""
         return tuple(signed.data for signed in self.held.get((shape, place), []))
 
+    def wanted(self, signed: Signed) -> list[tuple[int, bytes, type[Message] | None, int]]:
+        """What it names that is not here, and as the last who says so. Of a vector also who else
+        has signed that it is there."""
+        if not self.holds(signed):
+            return []  # a third object for one step: what it names is of no use
+        sources = [signed]
+        if isinstance(signed.message, SumVector):
+            for place in range(self.plan.size):
+                sources += self.held.get((SumSet, place), [])
+        return [(*found, s.place) for s in sources for found in self.missing(s.message)]
+
     def missing(self, message: Message) -> list[tuple[int, bytes, type[Message] | None]]:
         """What a message names that is not here: place, digest, type (None: a masked vector).
 

@@ -149,16 +149,19 @@ def parse_entry(data: bytes) -> Entry:
 
 
 def line_of(rows: Iterable[Row], device: bytes) -> tuple[list[bytes], bool]:
-    """The devices under which these were entered before `device` was, in order, and whether
-    `device` has released anything. Raises LedgerError."""
+    """The devices before `device`, in order, from the last on that has released anything: what was
+    before it was confirmed then. And whether `device` itself has. Raises LedgerError."""
     line: list[bytes] = []
     owner, has_released = b"", False
     for entry in map(parse_entry, (row.data for row in rows)):
         if isinstance(entry, Released):
             has_released = has_released or owner == device
-        else:
-            owner = entry.device
-            line += [owner] if owner != device else []
+            line = [owner] if owner != device else []
+            continue
+        if isinstance(entry, Opened) and entry.replaces is not None:
+            line.append(entry.replaces)
+        owner = entry.device
+        line += [owner] if owner != device else []
     return line, has_released
 
 

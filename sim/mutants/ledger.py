@@ -97,6 +97,30 @@ LEDGER: tuple[Mutant, ...] = (
         known=2,
     ),
     Mutant(
+        "old-keys-but-the-last-forgotten",
+        "a key that took over from one which nobody had confirmed asks about that one alone",
+        (
+            Edit(
+                "gossipfl.budget:Budget._take_over",
+                "dict.fromkeys([*line, *([before] if before is not None else [])])",
+                "dict.fromkeys([*line[-1:], *([before] if before is not None else [])])",
+            ),
+        ),
+        spending("reinstall", "reinstall", "partition"),
+    ),
+    Mutant(
+        "one-peer-is-enough",
+        "a restored disk goes on releasing on the word of one peer, if it waits for long",
+        (
+            Edit(
+                "gossipfl.restorer:Restorer._needed",
+                "return self._needed_of_honest(live)",
+                "return min(1, live)",
+            ),
+        ),
+        spending("restore", "restore", "partition", "sleep"),
+    ),
+    Mutant(
         "restored-ledger-believed",
         "a restored disk takes over its newer head without the ledger that this commits to",
         (

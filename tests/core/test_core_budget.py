@@ -598,9 +598,12 @@ def test_a_new_key_whose_old_store_was_read_and_had_spent_nothing_may_publish() 
     table.until(lambda: released(new) >= 1, 200.0)
 
 
-@pytest.mark.parametrize(("count", "publishes"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("count", "waits"),
+    [(1, "a peer that knows this device"), (2, "2 of 3 peers to say"), (3, "")],
+)
 def test_who_has_spent_asks_a_peer_that_knows_it_or_most_of_the_fleet(
-    count: int, publishes: bool
+    count: int, waits: str
 ) -> None:
     """The first release was durable, and the process died before anybody saw it."""
     table = fleet(count=4)
@@ -615,9 +618,8 @@ def test_who_has_spent_asks_a_peer_that_knows_it_or_most_of_the_fleet(
     table.introduce(*strangers)
     table.employ(me)
     table.advance(400.0)
-    assert bool(me.sent(StartTraining)[1:]) is publishes
-    if not publishes:
-        assert "a peer that knows this device" in me.node.view().waiting_for
+    assert bool(me.sent(StartTraining)[1:]) is not bool(waits)
+    assert waits in me.node.view().waiting_for
 
 
 # --- old copies of old keys' disks ----------------------------------------------------------------
@@ -754,3 +756,105 @@ def test_a_key_that_lost_its_ledger_says_so_to_the_next_key() -> None:
     table.until(lambda: released(me) >= 1, 100.0)
     new = enrolled_again(table, me, Snapshot())
     assert new.store.load().documents[LEDGER_BEHIND] == BEHIND_OLD, "at once, before any head"
+
+
+def strangers_of(table: Table, count: int = 2) -> list[Device]:
+    """Real devices that are told of nobody yet, when all that were there are gone."""
+    for device in table.devices:
+        device.down = True
+    found = [table.device() for _ in range(count)]
+    table.introduce()
+    table.employ(*found)
+    return found
+
+
+@pytest.mark.parametrize("spent", [True, False], ids=["one release", "nothing"])
+def test_an_heir_that_nobody_confirmed_leaves_the_question_to_its_own_heir(spent: bool) -> None:
+    """The disk is from before most releases. Who is there knows the first heir, not whom it
+    replaced; those who do come back later."""
+    table = fleet()
+    me, *knowing = table.devices
+    if spent:
+        rows = spent_after_copy(table, me)
+    else:
+        table.until(lambda: released(me) >= 3, 300.0)
+        table.advance(5.0)
+        rows = ()
+    strangers_of(table)
+    carried = {LEDGER_CARRIED: b"1"}
+    first = enrolled_again(table, me, Snapshot(ledger=rows, documents=carried))
+    table.until(lambda: first.node.view().seq >= 3, 200.0)
+    table.advance(30.0)
+    assert first.node.view().listen_only == WAITING
+    had = released(first)
+    disk = first.store.load().ledger
+    second = enrolled_again(table, first, Snapshot(ledger=disk, documents=carried))
+    table.advance(200.0)
+    assert second.node.view().listen_only == WAITING
+    assert released(second) == had
+    for device in knowing:
+        device.down = False
+        table.restart(device)
+    table.introduce()
+    table.until(lambda: second.node.view().listen_only == Refusal.UNKNOWN.value, 300.0)
+    assert released(second) == had
+
+
+def test_an_heir_whose_first_heir_never_came_up_goes_on() -> None:
+    """Most of the fleet says that it holds nothing of the first heir."""
+    table = fleet(count=4)
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 2, 200.0)
+    table.advance(5.0)
+    before = released(me)
+    me.down = True
+    never = table.fleet.admit(replaces=me.id)
+    keys = table.fleet.admit(replaces=never.device)
+    new = table.device(keys=keys, store=MemoryStore(Snapshot(ledger=me.store.load().ledger)))
+    table.introduce()
+    table.employ(new)
+    table.until(lambda: released(new) >= before + 2, 300.0)
+
+
+def test_what_an_heir_released_needs_no_word_on_who_was_before() -> None:
+    """It could not have released anything before that was confirmed."""
+    table = fleet()
+    me = table.devices[0]
+    table.until(lambda: released(me) >= 2, 200.0)
+    table.advance(5.0)
+    first = enrolled_again(table, me, Snapshot(ledger=me.store.load().ledger))
+    had = released(first)
+    table.until(lambda: released(first) >= had + 1, 200.0)
+    table.advance(5.0)
+    had = released(first)
+    for device in table.devices:  # nobody holds the first key's head any more
+        device.node._core.shelf._over.pop(me.id, None)
+    second = enrolled_again(table, first, Snapshot(ledger=first.store.load().ledger))
+    table.until(lambda: released(second) >= had + 1, 200.0)
+
+
+def test_an_old_copy_does_not_believe_the_one_peer_that_was_off_as_well() -> None:
+    table = fleet(count=4)
+    me, off, *others = table.devices
+    table.until(lambda: released(me) >= 1, 100.0)
+    table.advance(12.0)  # it saves what it knows of others each ten seconds
+    copy = me.store.copy()
+    off.down = True
+    table.until(lambda: released(me) >= 3, 300.0)
+    table.advance(5.0)
+    for device in others:
+        device.down = True
+    off.down = False
+    table.restart(off)
+    table.restart(me, copy)
+    table.introduce()
+    table.employ(me)
+    table.advance(2 * table.pace.stale_s)
+    assert released(me) == 1
+    assert "1 of 3 peers" in me.node.view().waiting_for
+    for device in others:
+        device.down = False
+        table.restart(device)
+    table.introduce()
+    table.until(lambda: "enrol it again" in me.node.view().listen_only, 100.0)
+    assert released(me) == 1
