@@ -97,18 +97,6 @@ LEDGER: tuple[Mutant, ...] = (
         known=2,
     ),
     Mutant(
-        "old-keys-but-the-last-forgotten",
-        "a key that took over from one which nobody had confirmed asks about that one alone",
-        (
-            Edit(
-                "gossipfl.budget:Budget._take_over",
-                "dict.fromkeys([*line, *([before] if before is not None else [])])",
-                "dict.fromkeys([*line[-1:], *([before] if before is not None else [])])",
-            ),
-        ),
-        spending("reinstall", "reinstall", "partition"),
-    ),
-    Mutant(
         "one-peer-is-enough",
         "a restored disk goes on releasing on the word of one peer, if it waits for long",
         (
@@ -119,6 +107,7 @@ LEDGER: tuple[Mutant, ...] = (
             ),
         ),
         spending("restore", "restore", "partition", "sleep"),
+        known=27,
     ),
     Mutant(
         "restored-ledger-believed",
