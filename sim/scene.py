@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from msgspec import structs
 
 from gossipfl.events import BundleGiven, Notice, PolicyReceived
 from gossipfl.groups.schedule import ATTEMPT_STEPS, COLLECT_STEPS
@@ -15,7 +16,7 @@ from gossipfl.interfaces import Trainer
 from gossipfl.messages import Privacy, Sums, Training
 from gossipfl.parameters import Vector
 from gossipfl.view import View
-from sim.checkers import Checker, MergesFresh, RoundsEnd, Tally, all_checkers
+from sim.checkers import Checker, LedgerGoesOn, MergesFresh, RoundsEnd, Tally, all_checkers
 from sim.data import Split, blobs, digits, split_dirichlet, split_iid, split_mixed
 from sim.device import SimDevice
 from sim.fleet import Fleet, Job
@@ -34,14 +35,17 @@ class Grouping:
     train_s: int = 6
     step_s: int = 2
     attempts: int = 2
+    beside: Privacy | None = None  # noise that each device adds before
 
     @property
     def window_s(self) -> int:
         return self.train_s + (self.attempts * ATTEMPT_STEPS + COLLECT_STEPS) * self.step_s
 
     def privacy(self, devices: list[bytes]) -> Privacy:
-        sums = Sums(sorted(devices), self.size, self.train_s, self.step_s, self.attempts)
-        return Privacy(mode="group-sum", sums=sums)
+        times = (self.train_s, self.step_s, self.attempts)
+        noise = self.beside is not None
+        sums = Sums(sorted(devices), self.size, *times, noise=noise)
+        return structs.replace(self.beside or Privacy(), mode="group-sum", sums=sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ class Scene:
             for checker in watching:
                 if isinstance(checker, RoundsEnd | MergesFresh):
                     checker.window_s = self.setup.sums.window_s
+                if isinstance(checker, LedgerGoesOn):
+                    checker.of_sums = self.setup.sums.beside is not None
             more["privacy"] = self.setup.sums.privacy([d.device for d in self.world.devices])
         self.policy = self.fleet.policy(
             self.job,

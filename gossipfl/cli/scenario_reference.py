@@ -26,6 +26,7 @@ def scenarios_page() -> str:
         ("At the top", schema.Scenario),
         ("[fleet]", schema.Fleet),
         ("[policy]", schema.Policy),
+        ("[policy.privacy]", schema.Privacy),
         ("[network]", schema.Network),
         ("[network.lan] and [network.between]", schema.Lines),
         ("[[network.sites]]", schema.Site),

@@ -148,10 +148,13 @@ class Attempt:
                     )
         if isinstance(message, SumRoster) and signed.place != self.plan.proposer:
             return []
+        is_known = self.view.holds(signed)
         other = self.view.add(signed)
         effects: list[Effect] = []
         if other is not None:
             effects += self._accuse(signed.place, Lie.EQUIVOCATION, (other.data, signed.data))
+        if is_known:  # what it names was asked for, or it comes round and round
+            return effects
         return effects + [Fetch(*wanted) for wanted in self.view.wanted(signed)]
 
     def _on_masked(self, digest: bytes) -> list[Effect]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gossipfl.events import Batch, Event, HeadReceived
+from gossipfl.events import Batch, Event, HeadReceived, SumMasked
 from gossipfl.messages import Head
 from gossipfl.objects import digest
 from gossipfl.privacy.entries import Released, parse_entry
@@ -54,11 +54,14 @@ class OneHeadPerSeq(Checker):
 class LedgerGoesOn(Checker):
     """Once an honest device's heads commit to a privacy ledger, each new update adds to it and
     nothing is ever taken out of it; what is served was entered before, and peers never got more
-    than is entered. Silent where no ledger is kept."""
+    than is entered. Silent where no ledger is kept. `of_sums`: noise is beside group sums, so what
+    is entered is the masked vector, before anybody can have it."""
 
-    events = frozenset({HeadReceived})
+    events = frozenset({HeadReceived, SumMasked})
 
     def __init__(self, heads: Heads | None = None) -> None:
+        self.of_sums = False
+        self._masked: dict[int, bytes] = {}  # machine -> its newest masked vector
         self._heads = heads or Heads()
         self._last: dict[bytes, Head] = {}
         self._entered: dict[bytes, tuple[int, set[bytes]]] = {}
@@ -69,9 +72,14 @@ class LedgerGoesOn(Checker):
         self._last.pop(device.device, None)
 
     def on_commit(self, device: SimDevice, batch: Batch, done: bool) -> None:
-        if not done or batch.head is None or not device.honest:
+        if not done or not device.honest:
             return
-        head = self._heads.get(batch.head, device.fleet.members)
+        if self.of_sums and self._masked.get(device.index) in dict(batch.objects):
+            rows = [parse_entry(row.data) for row in device.store.load().ledger]
+            names = {entry.released for entry in rows if isinstance(entry, Released)}
+            if self._masked[device.index] not in names:
+                raise self.broken(f"device {device.index}: a masked vector is not in its ledger")
+        head = self._heads.get(batch.head, device.fleet.members) if batch.head else None
         if head is None:
             return
         before = self._last.get(device.device)
@@ -82,11 +90,11 @@ class LedgerGoesOn(Checker):
         if entries < before.ledger.number:
             raise self.broken(f"device {device.index}: its ledger lost entries")
         is_new = head.update is not None and head.update != before.update
-        if is_new and entries == before.ledger.number:
+        if is_new and entries == before.ledger.number and not self.of_sums:
             raise self.broken(f"device {device.index}: an update that is not in its ledger")
 
     def on_serve_head(self, server: SimDevice, asked: bytes | None, served: Served) -> None:
-        if asked is not None or served.update_digest is None:
+        if asked is not None or served.update_digest is None or self.of_sums:
             return
         rows = server.store.load().ledger
         if not rows:
@@ -104,6 +112,8 @@ class LedgerGoesOn(Checker):
 
     def on_event(self, device: SimDevice, event: Event) -> None:
         """Counted is what two peers got: one may be away when it is asked what it knows."""
+        if isinstance(event, SumMasked):
+            self._masked[device.index] = event.name
         if not isinstance(event, HeadReceived) or event.head is None or not device.honest:
             return
         head = self._heads.get(event.head, device.fleet.members)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from gossipfl.config import PACES, NodeSettings
 from gossipfl.interfaces import Trainer
 from gossipfl.messages import Training
+from gossipfl.privacy.agreed import affordable
 from sim.attacks import attack
 from sim.attacks.liar import corrupt
+from sim.checkers import BudgetKept, all_checkers
 from sim.data import (
     Examples,
     Split,
@@ -25,7 +27,7 @@ from sim.device import SimDevice
 from sim.learners import Learner, Mlp, Model, Softmax
 from sim.network import Link
 from sim.options import Options
-from sim.scenarios.files import Named, liar_counts
+from sim.scenarios.files import Named, liar_counts, privacy
 from sim.scenarios.schema import Fleet, Join, Lines, Policy, Scenario, _Pick
 from sim.scene import Grouping, Scene, Setup
 
@@ -91,6 +93,10 @@ def _scene(named: Named, seed: int) -> Scene:
     more: dict[str, object] = {"codec": policy.codec}
     if policy.sample is not None:
         more["sample"] = policy.sample
+    watching = all_checkers()
+    if policy.privacy is not None and not policy.group_size:
+        more["privacy"] = privacy(policy.privacy)
+        watching.append(BudgetKept(affordable(privacy(policy.privacy))))
     setup = Setup(
         devices=fleet.devices,
         attackers=policy.attackers,
@@ -104,11 +110,13 @@ def _scene(named: Named, seed: int) -> Scene:
         policy=more,
         sums=grouping(policy) if policy.group_size else None,
     )
-    return Scene(seed, setup, options, trainers=trainers(fleet, seed))
+    return Scene(seed, setup, options, watching, trainers=trainers(fleet, seed))
 
 
 def grouping(policy: Policy) -> Grouping:
-    return Grouping(policy.group_size, policy.group_train, policy.group_step, policy.group_attempts)
+    beside = privacy(policy.privacy) if policy.privacy is not None else None
+    times = (policy.group_train, policy.group_step, policy.group_attempts)
+    return Grouping(policy.group_size, *times, beside)
 
 
 def link(lines: Lines) -> Link:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import msgspec
 
+from gossipfl import messages
 from gossipfl.aggregation import RuleError, rule
 from gossipfl.codecs import CodecError
 from gossipfl.codecs.names import parse
 from gossipfl.errors import UserError
+from gossipfl.privacy.agreed import affordable
 from sim.attacks import attack
 from sim.scenarios.hints import allowed
-from sim.scenarios.schema import Scenario, Short
+from sim.scenarios.schema import Privacy, Scenario, Short
 
 FOLDER = Path(__file__).parent
 FILE_BYTES = 256 * 1024
@@ -98,6 +100,7 @@ def _check(scenario: Scenario) -> None:
             raise ValueError(f"{liars} attackers leave fewer than 2 honest devices")
         if form.policy.attackers >= form.fleet.devices:
             raise ValueError("policy.attackers is not below fleet.devices")
+        _check_privacy(form)
     sites = {site.name for site in scenario.network.sites}
     for number, fault in enumerate(scenario.timeline):
         site = getattr(fault, "site", "")
@@ -105,6 +108,25 @@ def _check(scenario: Scenario) -> None:
             raise ValueError(f"timeline[{number}]: there is no site {site!r} in network.sites")
         if fault.every and fault.every < 0.1:
             raise ValueError(f"timeline[{number}]: every is at least 0.1 s")
+
+
+def _check_privacy(scenario: Scenario) -> None:
+    policy = scenario.policy
+    table = policy.privacy
+    if table is None:
+        return
+    if (table.mode == "group-sum") != (policy.group_size > 0):
+        raise ValueError("policy.privacy.mode group-sum and policy.group_size go together")
+    if affordable(privacy(table)) < 1:
+        raise ValueError(
+            f"policy.privacy: one publication costs more than epsilon {table.epsilon:g}; "
+            "`gossipfl privacy plan` says which z the budget needs"
+        )
+
+
+def privacy(table: Privacy) -> messages.Privacy:
+    """As a policy of mode local says it; group sums add theirs."""
+    return messages.Privacy(**{**msgspec.structs.asdict(table), "mode": "local"})
 
 
 def _liars(scenario: Scenario) -> dict[int, int]:

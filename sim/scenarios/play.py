@@ -178,6 +178,8 @@ def figures(stage: Cast, points: list[Point]) -> dict[str, float]:
         "quarantined_honest": len(framed),
         "caught": caught / max(1, len(devices) * len(liars)),
         "influence": float(np.mean(shares)) if shares else 0.0,
+        "releases": max((view.releases for view in views.values()), default=0),
+        "listening": sum(bool(v.listen_only) for v in views.values()) / max(1, len(views)),
     }
 
 
@@ -193,7 +195,7 @@ def _compare(played: Played, clean: Played) -> None:
     mine["consensus_ratio"] = mine["spread"] / max(theirs["spread"], 1e-12)
 
 
-AT_MOST = ("below_clean", "consensus_ratio", "quarantined_honest", "influence")
+AT_MOST = ("below_clean", "consensus_ratio", "quarantined_honest", "influence", "releases")
 
 
 def unmet(expect: Expect, found: dict[str, float]) -> list[str]:

@@ -59,6 +59,37 @@ class Fleet(_Strict, frozen=True):
     wall_skew: Annotated[Seconds, Meta(description="wall clocks are wrong by up to this")] = 2.0
 
 
+class Privacy(_Strict, frozen=True):
+    """What devices add before they publish, and how much they may spend in all. Without this table
+    nothing is added. `gossipfl privacy plan` says which numbers go together."""
+
+    mode: Annotated[
+        Literal["local", "group-sum"],
+        Meta(description="group-sum: noise beside the sums that policy.group_size asks for"),
+    ] = "local"
+    unit: Annotated[
+        Literal["device", "record"],
+        Meta(description="what is hidden: all that a device has, or each example"),
+    ] = "device"
+    epsilon: Annotated[
+        float, Meta(gt=0.0, le=1e3, description="over all publications of a device")
+    ] = 8.0
+    delta: Annotated[float, Meta(gt=0.0, lt=1.0)] = 1e-5
+    clip: Annotated[float, Meta(ge=1e-6, le=1e6, description="length of a change or gradient")] = (
+        1.0
+    )
+    z: Annotated[
+        float, Meta(ge=0.25, le=1e5, description="noise over sensitivity: 2 clip, or clip")
+    ] = 1.0
+    sample_rate: Annotated[
+        float, Meta(ge=1e-6, le=1.0, description="record: chance of an example in a step")
+    ] = 1.0
+    steps: Annotated[int, Meta(ge=1, le=1_000_000, description="record: of one publication")] = 1
+    lot: Annotated[
+        int, Meta(ge=1, le=65_536, description="record: examples that a step is divided by")
+    ] = 1
+
+
 class Policy(_Strict, frozen=True):
     """The operator's signed settings."""
 
@@ -90,6 +121,7 @@ class Policy(_Strict, frozen=True):
     group_attempts: Annotated[
         int, Meta(ge=1, le=8, description="group sums: attempts in a window")
     ] = 2
+    privacy: Privacy | None = None
 
 
 class Lines(_Strict, frozen=True):
@@ -236,6 +268,13 @@ class Expect(_Strict, frozen=True):
     ] = None
     influence: Annotated[
         Share | None, Meta(description="of all liars together in honest merges at the end, at most")
+    ] = None
+    releases: Annotated[
+        Few | None, Meta(description="of an honest device under privacy, at most")
+    ] = None
+    listening: Annotated[
+        Share | None,
+        Meta(description="of the honest devices only listen at the end, at least: budgets end"),
     ] = None
 
 

@@ -270,6 +270,25 @@ def test_what_a_third_object_for_one_step_names_is_not_fetched(shape: type[Messa
     assert {name[0] for name in wanted} == {0, 1}
 
 
+def test_a_set_that_names_a_vector_in_anothers_place_has_it_fetched_once() -> None:
+    """It is never there: each time it comes it would be wanted again."""
+    group = Group(size=4)
+    plan, attempt = group.plan(), group.members[0].series.enter(group.plan(), bytes(32))
+    assert attempt is not None
+    attempt.start(0.0)
+    vector = sign(_naming(SumVector, [bytes(32)], plan, plan.members[2]), plan, group.signers[2])
+    names = [b"", vector.digest, b"", b""]
+    misplaced = _naming(SumSet, names, plan, plan.members[1])
+    attempt.handle(Received(sign(misplaced, plan, group.signers[1])), 1.0)
+    wanted = [
+        effect.digest
+        for _ in range(5)
+        for effect in attempt.handle(Received(vector), 1.0)
+        if isinstance(effect, Fetch) and effect.shape is not None
+    ]
+    assert len(wanted) <= 1
+
+
 def _naming(shape: type[Message], names: list[bytes], plan: Plan, device: bytes) -> Message:
     if shape is SumShares:
         sealed = [b"" if member == device else bytes(SEALED_BYTES) for member in plan.members]

@@ -239,6 +239,13 @@ def test_fetched_data_are_used_where_they_are_and_their_script_named_where_not(
         (SMALL + "[network]\nlan = { los = 0.1 }\n", "$.network.lan", "did you mean loss?"),
         (SMALL + '[policy]\nrule = "nnb"\n', "'nna'", "scenarios.md"),
         (SMALL + '[[attackers]]\nattack = "fo"\ncount = 1\n', "'foe'", "scenarios.md"),
+        (
+            SMALL + "[policy.privacy]\nz = 0.3\nepsilon = 0.1\n",
+            "one publication costs more than epsilon 0.1",
+            "scenarios.md",
+        ),
+        (SMALL + '[policy.privacy]\nmode = "group-sum"\n', "group_size", "scenarios.md"),
+        (SMALL + '[policy.privacy]\nmode = "locl"\n', "$.policy.privacy.mode", "local"),
         (SMALL + '[[attackers]]\nattack = "foe"\n', "either count or share", "scenarios.md"),
         (SMALL + '[[attackers]]\nattack = "foe"\ncount = 2\n', "fewer than 2 honest", ""),
         (SMALL + "minutes = 3", "unknown field", ""),
@@ -320,3 +327,34 @@ def test_the_picture_has_curves_axes_and_a_legend_in_light_and_dark() -> None:
     assert [len(c.attrib["points"].split()) for c in curves] == [10] * 4
     assert "prefers-color-scheme: dark" in text
     assert "script" not in text
+
+
+def test_under_a_budget_devices_publish_as_often_as_it_pays_for_and_then_listen() -> None:
+    text = SMALL.replace("rounds = 3", "rounds = 12") + (
+        "[policy.privacy]\nepsilon = 4.0\nz = 2.0\nclip = 0.1\n"
+        "[expect]\nreleases = 3\nlistening = 1.0\n"
+    )
+    played = play(scenario(text), 1)
+    assert played.failures == []
+    assert played.figures["releases"] == 3, "epsilon 4 pays for three at z = 2"
+
+
+def test_records_can_be_the_unit() -> None:
+    text = SMALL + (
+        '[policy.privacy]\nunit = "record"\nepsilon = 8.0\nz = 2.0\nsample_rate = 0.1\n'
+        "steps = 2\nlot = 10\n"
+    )
+    played = play(scenario(text), 1)
+    assert played.failures == []
+    assert played.figures["releases"] >= 2
+    assert played.figures["listening"] == 0.0
+
+
+def test_noise_is_added_beside_group_sums() -> None:
+    text = SMALL.replace("devices = 3", "devices = 8").replace("rounds = 3", "minutes = 2") + (
+        "[policy]\ngroup_size = 4\n"
+        '[policy.privacy]\nmode = "group-sum"\nepsilon = 8.0\nz = 4.0\nclip = 0.1\n'
+    )
+    played = play(scenario(text), 1)
+    assert played.failures == []
+    assert played.figures["releases"] >= 2
