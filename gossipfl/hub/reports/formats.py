@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gossipfl.hub.page import words
 from gossipfl.hub.reports.compliance import ComplianceReport
 from gossipfl.hub.reports.contribution import Contribution
 from gossipfl.hub.reports.performance import Performance
@@ -63,8 +64,8 @@ def _boxes(report: Summary) -> Iterable[Sequence[Any]]:
     yield ("Headline", report.headline, "")
     for box in (*report.boxes, *report.costs):
         yield (box.name, box.value, box.words)
-    for words in report.attention:
-        yield ("Attention", words, "")
+    for told in report.attention:
+        yield ("Attention", told, "")
     yield ("Privacy", report.privacy.words, "")
     yield ("Compliance", report.compliance, "")
 
@@ -81,7 +82,8 @@ def as_text(report: Report) -> str:
         case ComplianceReport():
             lines = [report.says, ""]
             for c in report.claims:
-                told = f"{c.count:,} entries" if c.status == "evidence" else c.status
+                entries = words.count(c.count, "entry", "entries")
+                told = entries if c.status == "evidence" else c.status
                 lines.append(f"{c.framework:<15} {c.article:<35} {told}")
             lines += ["", f"privacy: {report.privacy.words}", f"root {report.log.root}, "
                       f"{report.log.size:,} entries, checkpoint {report.log.number}"]  # fmt: skip
@@ -108,6 +110,6 @@ def as_text(report: Report) -> str:
             lines = [report.headline, ""]
             rows = [*report.boxes, *report.costs]
             lines += [f"{b.name:<28} {b.value:>14}  {b.words}" for b in rows]
-            lines += ["", *(f"! {words}" for words in report.attention), report.privacy.words]
+            lines += ["", *(f"! {told}" for told in report.attention), report.privacy.words]
             lines.append(report.compliance)
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from gossipfl.hub.reports.compliance import status_of
 from gossipfl.hub.reports.facts import Facts, LogPart
 from gossipfl.hub.reports.performance import Performance, performance
 from gossipfl.hub.reports.stated import PrivacyStatement
+from gossipfl.hub.reports.tally import has_noise
 from gossipfl.hub.reports.value import CostReport, cost_report
 
 COSTS_SHOWN = 6
@@ -154,7 +155,8 @@ def _attention(facts: Facts) -> list[str]:
     if tally.erased:
         found.append(f"{words.count(tally.erased, 'payload')} erased on request.")
     bare = sum(p.bare for p in tally.parts.values())
-    if bare:
+    policy = tally.chronicle.policy
+    if bare and policy is not None and has_noise(policy.privacy):
         found.append(f"{words.count(bare, 'update')} published without noise.")
     return found
 
