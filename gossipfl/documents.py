@@ -48,6 +48,8 @@ def dump(core: Core, name: str, log: ChapterLog | None) -> bytes:
             return core.halt.dump()
         case "history":
             return core.publisher.keeper.retention.dump()
+        case "statements":
+            return core.publisher.keeper.statements.dump()
         case "witness":
             return core.witnessing.dump()
         case "logs":
@@ -98,6 +100,7 @@ def restore(core: Core, snapshot: Snapshot) -> None:
         ("trial", core.trial.restore),
         ("spare", core.trial.restore_spare),
         ("history", core.publisher.keeper.retention.load),
+        ("statements", core.publisher.keeper.statements.load),
         ("witness", core.witnessing.load),
     ]
     for name, load in loaders:

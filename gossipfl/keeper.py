@@ -9,7 +9,7 @@ from gossipfl.core import Core
 from gossipfl.messages import Marker
 from gossipfl.objects import Listing, digest, pack_list
 from gossipfl.ownchain import Link
-from gossipfl.retention import Closed, Retention
+from gossipfl.retention import Closed, Retention, Statements
 from gossipfl.wire import encode, pack, seal, unpack
 
 KEPT_BYTES_MAX = 1024 * 1024
@@ -23,6 +23,7 @@ class Keeper:
         self.links: list[tuple[str, int, bytes]] = []
         self.prune: list[tuple[str, int]] = []
         self.retention = Retention()
+        self.statements = Statements()
         self.parts = 1  # objects that one of our updates is made of
         self._updates: list[bytes] = []
         self._lists: dict[str, frozenset[bytes]] = {}  # digests of a list and of its pages
@@ -52,9 +53,21 @@ class Keeper:
             return False
         self.prune.append((chain, gone.below))
         self.retire.extend(gone.chapters)
+        if chain == "receipt":
+            self.retire.extend(self.statements.pruned(gone.below))
+            core.publisher.touch("statements")
         marker = Marker(core.fleet, core.device, chain, gone.below, now)
         self._markers[chain] = seal("marker", encode(marker), core.signer)
         return True
+
+    def promised(self, statement: bytes | None, receipt: int) -> None:
+        """This own receipt names this statement, which stays as long as one that does."""
+        if statement is None:
+            return
+        gone = self.statements.named(statement, receipt)
+        if gone is not None:
+            self.retire.extend(gone)
+            self._core.publisher.touch("statements")
 
     def list(self, name: str, found: Listing | None) -> bytes | None:
         """Store the newest form of a list object and let the one before go. Its digest."""

@@ -190,4 +190,5 @@ class Merger:
             statement=core.budget.named(),
         )
         link, chapter = core.own.receipt(receipt)
+        core.publisher.keeper.promised(receipt.statement, link.number)
         core.publisher.receipt(link, chapter)

@@ -13,8 +13,9 @@ import gossipfl.privacy.ledger as ledger_module
 from gossipfl.aggregation import merge_step
 from gossipfl.budget import ONCE_PRIVATE, OWNER_DEMANDS
 from gossipfl.codecs import decode_update
+from gossipfl.config import Limits
 from gossipfl.durable import BEHIND_OLD, LEDGER_BEHIND, LEDGER_CARRIED, Snapshot
-from gossipfl.errors import StoreError
+from gossipfl.errors import PeerError, StoreError
 from gossipfl.events import (
     Batch,
     Commit,
@@ -38,6 +39,7 @@ from gossipfl.privacy import Unit
 from gossipfl.privacy.entries import Released, Row, parse_entry
 from gossipfl.privacy.ledger import Floors, Refusal, replay
 from gossipfl.privacy.statement import Statement
+from gossipfl.retention import Retention, Statements
 from gossipfl.wire import decode, open_envelope
 from gossipfl.work import reckon
 
@@ -858,3 +860,60 @@ def test_an_old_copy_does_not_believe_the_one_peer_that_was_off_as_well() -> Non
     table.introduce()
     table.until(lambda: "enrol it again" in me.node.view().listen_only, 100.0)
     assert released(me) == 1
+
+
+# --- statements that receipts name ----------------------------------------------------------------
+
+
+def statements(device: Device) -> tuple[set[bytes], set[bytes]]:
+    """Digests of the statements in its store, and of those that its stored receipts name."""
+    held, named = set(), set()
+    for name, data in device.store._objects.items():
+        try:
+            Statement.load(data)
+            held.add(name)
+        except PeerError:
+            pass
+    for (chain, _), name in device.store._links.items():
+        if chain == "receipt":
+            envelope = open_envelope(device.store._objects[name], "receipt", 65_536)
+            statement = decode(envelope.payload, Receipt).statement
+            assert statement is not None
+            named.add(statement)
+    return held, named
+
+
+def test_a_statement_stays_as_long_as_a_receipt_that_names_it() -> None:
+    """Chapters of 4 receipts, 8 of them kept; also over a restart in the middle."""
+    table = fleet(limits=Limits(chapter=4))
+    me = table.devices[0]
+    me.node._core.publisher.keeper.retention = Retention(history_links=8)
+    table.until(lambda: me.node.base_round >= 9, 600.0)
+    held, named = statements(me)
+    assert named <= held
+    table.restart(me)
+    me.node._core.publisher.keeper.retention._history_links = 8
+    table.introduce(*table.devices[1:])
+    table.employ(me)
+    table.until(lambda: released(me) >= 24, 900.0)
+    table.advance(10.0)
+    held, named = statements(me)
+    assert 8 <= len(named) < 24, "receipts have left"
+    assert named <= held
+    assert len(held - named) <= 1, "the newest may be named by a receipt that is on its way"
+
+
+def test_statements_are_bounded_and_one_that_comes_back_is_the_newest() -> None:
+    held = Statements(most=3)
+    assert held.named(b"a", 1) == []
+    assert held.named(b"a", 2) is None
+    assert held.named(b"b", 3) == []
+    assert held.named(b"a", 5) == []
+    assert held.pruned(5) == [b"b"], "receipt 5 names a again"
+    assert held.pruned(99) == [], "the newest is what the next receipt names"
+    assert held.named(b"c", 100) == held.named(b"d", 101) == []
+    assert held.named(b"e", 102) == [b"a"]
+    again = Statements(most=3)
+    again.load(held.dump())
+    assert again.named(b"e", 103) is None
+    assert again.named(b"f", 104) == [b"c"]
