@@ -58,6 +58,10 @@ class Transaction(Protocol):
         """
         ...
 
+    async def share(self, name: str) -> None:
+        """Be with others who share `name`, and without whoever wants to be alone with it."""
+        ...
+
 
 class Lease(Protocol):
     """A lasting lock that one process holds; it is lost when that process dies."""

@@ -104,6 +104,9 @@ class PostgresTransaction:
     async def lock(self, name: str) -> None:
         await self.rows("SELECT pg_advisory_xact_lock(?)", lock_number(name))
 
+    async def share(self, name: str) -> None:
+        await self.rows("SELECT pg_advisory_xact_lock_shared(?)", lock_number(name))
+
     def require_whole(self) -> None:
         """Raises DatabaseError if a statement failed and its error was swallowed."""
         if self.over:

@@ -98,6 +98,9 @@ class SqliteTransaction:
     async def lock(self, name: str) -> None:
         """Writers are alone anyway."""
 
+    async def share(self, name: str) -> None:
+        """Nobody can be alone with it while this one writes."""
+
     def require_whole(self) -> None:
         """Raises DatabaseError if a statement failed and its error was swallowed."""
         if self.over:

@@ -21,7 +21,7 @@ from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Database, Transaction
 from gossipfl.hub.rest.problems import Problem, conflict, malformed, plain, too_many
 from gossipfl.hub.star import books, clients
-from gossipfl.hub.star.budget import Account, terms_of
+from gossipfl.hub.star.budget import Account, Ceilings, Unasked, counted, terms_of
 from gossipfl.hub.star.job import Job, Shelf
 from gossipfl.hub.star.settings import StarSettings
 from gossipfl.hub.star.values import Client, Round, RoundState
@@ -31,7 +31,8 @@ from gossipfl.parameters import Vector
 
 JOIN_WINDOW_S = 300  # as the skew of clocks that the fault table asks for
 INLINE_BYTES_MAX = 1 << 20  # what is larger is decoded in a thread: 1 ms of the event loop
-TRIES = 3  # of a client that sends two updates at one instant
+TRIES = 5  # of a client that sends two updates at one instant; two are for the accountant
+FRESH_S = 10.0  # guess: a bundle that was given at another instance is known here so late
 BUDGET = "budget"  # a lock, and a name in star_state
 
 
@@ -45,7 +46,7 @@ class Taken:
 
 
 class Admission:
-    """`update_bytes`: the most that an update of the job in force has; 0 before there is one."""
+    """What is registered and accepted, by this instance."""
 
     def __init__(
         self,
@@ -60,8 +61,20 @@ class Admission:
         self._settings = settings
         self._clock = clock
         self._limits = limits
-        self.update_bytes = 0
         self.accepted = 0
+        self._ceilings = Ceilings()
+        self._asking = asyncio.Lock()
+        self._update_bytes = (-FRESH_S, 0)  # when it was seen, and it
+
+    def saw(self, job: Job) -> None:
+        """The job in force: how long an update is."""
+        self._update_bytes = (self._clock(), job.update_bytes)
+
+    def update_bytes_max(self) -> int:
+        """The most that an update of the job in force has; of the largest one before that was
+        looked at, and some seconds after: another instance may have been given another job."""
+        seen, found = self._update_bytes
+        return found if self._clock() - seen < FRESH_S else self._limits.bundle_bytes
 
     # --- clients ---------------------------------------------------------------------------
 
@@ -136,7 +149,7 @@ class Admission:
             model = open_model(envelope, self._shelf.fleet, client.id)
             if round_ is None or job is None:
                 raise over("no round is open")
-            self.update_bytes = job.update_bytes
+            self.saw(job)
             if body is None:
                 body = _encoded(job, model, parameters)
             if len(body) <= INLINE_BYTES_MAX:
@@ -165,48 +178,67 @@ class Admission:
         self, client: Client, round_: Round, job: Job, model: Model, envelope: bytes, body: bytes
     ) -> Taken:
         """The checks that others' requests can change, and the write, in one transaction."""
-        now = self._clock()
         for _ in range(TRIES):
-            async with self._database.transaction() as tx:
-                if self._settings.global_epsilon is not None:
-                    await tx.lock(BUDGET)
-                known = await clients.get(tx, client.id) or client
-                current = await books.newest_round(tx) or round_
-                if known.blocked:
-                    raise blocked(known)
-                sent = await books.sent(tx, client.id, current.number)
-                if sent == model.digest.hex():
-                    return Taken(model, current, is_repeat=True)
-                _require_open(current, model, client.id, is_sent=sent is not None)
-                if model.seq <= known.seq:
-                    raise conflict(f"seq {model.seq}: the last one was {known.seq}")
-                account = await self._spent(tx, known, job, model)
-                if not await clients.count_update(tx, known, model.seq, account, int(now)):
-                    continue  # another one of its own came in between
-                await books.add_update(tx, current, model, envelope, body, now)
-            self.accepted += 1
-            return Taken(model, current)
+            try:
+                taken = await self._try(client, round_, job, model, envelope, body)
+            except Unasked as question:
+                async with self._asking:
+                    await asyncio.to_thread(self._ceilings.ask, *question.asked)
+                continue
+            if taken is not None:
+                self.accepted += not taken.is_repeat
+                return taken
         raise conflict("updates of this client come side by side; send one after the other")
 
+    async def _try(
+        self, client: Client, round_: Round, job: Job, model: Model, envelope: bytes, body: bytes
+    ) -> Taken | None:
+        """None: another one of its own came in between. Raises Unasked, Problem."""
+        now = self._clock()
+        async with self._database.transaction() as tx:
+            await tx.share(books.LOCK)
+            if self._settings.global_epsilon is not None:
+                await tx.lock(BUDGET)
+            known = await clients.get(tx, client.id) or client
+            current = await books.newest_round(tx) or round_
+            if known.blocked:
+                raise blocked(known)
+            sent = await books.sent(tx, client.id, current.number)
+            if sent == model.digest.hex():
+                return Taken(model, current, is_repeat=True)
+            _require_open(current, model, client.id, is_sent=sent is not None)
+            if model.seq <= known.seq:
+                raise conflict(f"seq {model.seq}: the last one was {known.seq}")
+            account = await self._spent(tx, known, job, model)
+            if not await clients.count_update(tx, known, model.seq, account, int(now)):
+                return None
+            await books.add_update(tx, current, model, envelope, body, now)
+        return Taken(model, current)
+
     async def _spent(self, tx: Transaction, client: Client, job: Job, model: Model) -> Account:
-        """The client's account after this release, if both budgets hold it. Raises Problem."""
+        """The client's account after this release, if both budgets hold it. Raises Problem, and
+        Unasked: the accountant is no part of a transaction."""
         privacy = job.accepted.policy.privacy
         terms = terms_of(privacy)
         if terms is None:
             return client.account
         if model.noise is None:
             raise Problem(403, "GF845", "the policy asks for noise, the update names none")
-        spec = model.noise.spec
-        refusal = client.account.refusal(spec, terms)
+        try:
+            spec = counted(model.noise.spec, privacy)
+        except ValueError as error:
+            raise Problem(403, "GF845", str(error)) from None
+        refusal = self._ceilings.refusal(client.account, spec, terms)
         if refusal is not None:
             raise Problem(403, "GF845", f"{refusal} (this client)")
         whole = terms_of(privacy, self._settings.global_epsilon)
         if self._settings.global_epsilon is not None and whole is not None:
+            least = replace(spec, z=privacy.z)  # nobody's noise makes a kind of its own for all
             together = Account.load((await books.state(tx, BUDGET) or b"[]").decode())
-            refusal = together.refusal(spec, whole)
+            refusal = self._ceilings.refusal(together, least, whole)
             if refusal is not None:
                 raise Problem(403, "GF845", f"{refusal} (all clients together)")
-            after = together.with_release(spec)
+            after = together.with_release(least)
             await books.set_state(tx, BUDGET, after.dump().encode())
         return client.account.with_release(spec)
 

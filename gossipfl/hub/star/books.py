@@ -15,8 +15,9 @@ from gossipfl.hub.star.values import Details, Round, RoundState, Version
 from gossipfl.hub.star.wire import Model
 
 LOCK = "star rounds"
-"""Whoever opens, closes or restores is alone with it. It is not the lease's name: PostgreSQL has
-one space of numbers for both, and the leader would wait for itself."""
+"""Whoever opens, closes or restores is alone with it; whoever adds an update shares it. So what was
+accepted for an open round is there when that round is closed, or was refused. It is not the lease's
+name: PostgreSQL has one space of numbers for both, and the leader would wait for itself."""
 HISTORY_MAX = 1_000  # of versions in one answer
 UPDATE_ROWS_KEPT = 100  # guess: rounds of which it is remembered who sent what
 

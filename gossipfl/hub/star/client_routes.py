@@ -58,7 +58,7 @@ class ClientApi:
     def update_bytes_max(self) -> int:
         """An update has one length, known from the lineage and codec of the round; in JSON it may
         be longer."""
-        return max(JSON_BYTES_MAX, self._star.admission.update_bytes + OVERHEAD_BYTES)
+        return max(JSON_BYTES_MAX, self._star.admission.update_bytes_max() + OVERHEAD_BYTES)
 
     async def register_info(self, hub: Any, call: Call) -> m.RegisterInfo:
         return m.RegisterInfo(self._star.fleet.hex(), int(self._star.clock()))
@@ -97,7 +97,7 @@ class ClientApi:
             star.engine.wake()
         if job is None or version is None:
             raise absent(f"there is nothing to train yet: {told.why}")
-        star.admission.update_bytes = job.update_bytes
+        star.admission.saw(job)
         return _config(job, version, newest if is_open else None, told, me, sent, now)
 
     async def model(self, hub: Any, call: Call) -> web.Response:

@@ -224,6 +224,7 @@ class Engine:
 
     async def _move(self, round_: Round, state: RoundState) -> bool:
         async with self._database.transaction() as tx:
+            await tx.lock(books.LOCK)
             await books.move_round(tx, round_.number, round_.state, state)
         return True
 
