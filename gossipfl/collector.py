@@ -37,11 +37,11 @@ class Collector:
     def eligible(self) -> dict[bytes, float]:
         """Live peers that may be asked, in a fixed order, and the weight of each. No hubs."""
         core = self._core
-        is_hub, is_apart = core.roster.is_hub, self._apart()
+        hubs, is_apart = core.roster.hubs, self._apart()
         live = (
             p.device
             for p in core.book.live(core.now)
-            if not is_hub(p.device) and p.device not in core.blocked and not is_apart(p)
+            if p.device not in hubs and p.device not in core.blocked and not is_apart(p)
         )
         return core.reputation.weights(live, core.now)
 

@@ -7,6 +7,7 @@ time (`fleettime`).
 
 from __future__ import annotations
 
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ class Roster:
         self._by_device: dict[bytes, Known] = {}
         self._by_tls: dict[bytes, bytes] = {}
         self._by_digest: dict[bytes, Known] = {}
+        self._hubs: set[bytes] = set()
         self._gone: list[bytes] = []  # names of member objects dropped since `forget` was called
         self._replaced: dict[bytes, bytes] = {}  # old device -> the one that took its place
         self._revocations: dict[bytes, tuple[Revocation, bytes]] = {}
@@ -73,6 +75,10 @@ class Roster:
         same.append(known)
         same.sort(key=lambda k: (k.member.issued, k.digest))
         self._by_device[known.member.device] = same[-1]
+        if same[-1].member.role is Role.HUB:
+            self._hubs.add(known.member.device)
+        else:
+            self._hubs.discard(known.member.device)
         if known.member.replaces is not None:
             self._replaced[known.member.replaces] = known.member.device
         if known.member.tls is not None:
@@ -100,6 +106,7 @@ class Roster:
         if not left:
             del self._of_key[member.key]
             del self._by_device[member.device]
+            self._hubs.discard(member.device)
             # What it was enrolled in place of was issued before it, for as long: it ended earlier.
             self._replaced.pop(member.replaces or b"", None)
 
@@ -134,8 +141,12 @@ class Roster:
 
     def is_hub(self, device: bytes) -> bool:
         """A member that listens, records and relays, and never publishes a model."""
-        known = self._by_device.get(device)
-        return known is not None and known.member.role is Role.HUB
+        return device in self._hubs
+
+    @property
+    def hubs(self) -> Set[bytes]:
+        """Devices of all hubs that are known."""
+        return self._hubs
 
     def members(self) -> list[Known]:
         """All that are held, in the order in which they came."""

@@ -23,12 +23,14 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from gossipfl.config import PACES, Limits, NodeSettings
 from gossipfl.errors import UserError
 from sim.bench.report import Figures, progress
+from sim.bench.where import Where
 from sim.options import Options
 from sim.scene import Scene, Setup
 
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="measured, per row")
     parser.add_argument("--sample", type=int, default=20, metavar="S")
     parser.add_argument("--one", metavar="N,S,R,K", help="one row: devices, pulls, rounds, known")
+    parser.add_argument("--where", action="store_true", help="of one row: what the time is for")
     parser.add_argument("--known", type=int, default=64, metavar="K", help="others that one knows")
     parser.add_argument(
         "--whole", type=int, default=1_000, metavar="N", help="of 50 rounds; 0: none"
@@ -57,7 +60,7 @@ def run(args: Namespace) -> Figures:
             devices, sample, rounds, known = (int(text) for text in args.one.split(","))
         except ValueError:
             raise UserError("GF100", "--one is four numbers, as 100,20,10,99") from None
-        return _apart(devices, sample, rounds, known)
+        return _apart(devices, sample, rounds, known, args.where)
     counts = [int(text) for text in args.devices.split(",")]
     figures: dict[str, Any] = {
         "pull_20": _apart(100, args.sample, args.rounds, FULL_MESH_MAX),
@@ -71,18 +74,22 @@ def run(args: Namespace) -> Figures:
     return figures
 
 
-def _apart(devices: int, sample: int, rounds: int, known: int) -> dict[str, Any]:
+def _apart(
+    devices: int, sample: int, rounds: int, known: int, where: bool = False
+) -> dict[str, Any]:
     """In a process of its own, so that its memory is its own."""
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        found = pool.submit(measure, devices, sample, rounds, known).result()
+        found = pool.submit(measure, devices, sample, rounds, known, where).result()
     progress(f"{devices} devices, s = {sample}: {found}")
     return found
 
 
-def measure(devices: int, sample: int, rounds: int, known: int) -> dict[str, Any]:
-    """One fleet: started, warmed up, then timed."""
+def measure(
+    devices: int, sample: int, rounds: int, known: int, where: bool = False
+) -> dict[str, Any]:
+    """One fleet: started, warmed up, then timed. `where`: also what the time was for."""
     began, wall = time.process_time(), time.monotonic()
     scene = fleet(devices, sample, known)
     scene.run_rounds(WARM_ROUNDS, LIMIT_S)
@@ -90,7 +97,9 @@ def measure(devices: int, sample: int, rounds: int, known: int) -> dict[str, Any
     start_s = time.process_time() - began
     before, entries, virtual = scene.tally.merged, scene.world.trace.entries, scene.world.now
     began = time.process_time()
-    scene.run_rounds(rounds, LIMIT_S)
+    places = Where()
+    with places if where else nullcontext():
+        scene.run_rounds(rounds, LIMIT_S)
     seconds = time.process_time() - began
     merged = scene.tally.merged - before
     scene.world.finish()
@@ -112,6 +121,7 @@ def measure(devices: int, sample: int, rounds: int, known: int) -> dict[str, Any
         "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024),
         "accuracy_mean": round(sum(accuracies) / len(accuracies), 3),
         "trace": scene.world.trace.digest()[:16],
+        **({"where": places.shares(), "samples": places.samples} if where else {}),
     }
 
 

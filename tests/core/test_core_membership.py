@@ -185,6 +185,21 @@ def test_what_is_forgotten_is_named_once_so_that_it_leaves_the_store() -> None:
     assert held.admit(member(subject=OTHER)).digest == other, "who comes back brings it again"
 
 
+def test_a_hub_is_one_as_long_as_its_newest_membership_says_so() -> None:
+    held = roster()
+    held.admit(member(Role.HUB))
+    held.admit(member(subject=OTHER))
+    assert set(held.hubs) == {DEVICE.device}
+    held.admit(member(Role.DEVICE, issued=NOW - 1, not_after=NOW + DAY_S))
+    assert held.is_hub(DEVICE.device), "an older one does not undo it"
+    held.admit(member(Role.DEVICE, issued=NOW + 1))
+    assert not held.is_hub(DEVICE.device)
+    held.admit(member(Role.HUB, issued=NOW + 2))
+    assert held.is_hub(DEVICE.device)
+    held.forget(NOW + 60 * DAY_S, OTHER.device)
+    assert not held.hubs, "it ended long ago"
+
+
 def test_a_full_table_on_disk_does_not_keep_an_agent_from_starting() -> None:
     """Its own newest membership first, then as many of the others as there is room for."""
     before, after = roster(devices=4), roster(devices=4)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from gossipfl.node import Node
 from gossipfl.objects import digest
 from gossipfl.wire import check_signature, open_envelope, seal
 from sim.bench.sim import measure
+from sim.bench.where import OTHER, ROOMS, room
 from sim.device import NodeLike, SimDevice
 from sim.recall import Recall
 from sim.scene import Scene, Setup
@@ -70,6 +74,34 @@ def test_a_world_of_nodes_that_remember_nothing_has_the_same_history() -> None:
     assert trace(shared.world, shared) == trace(apart.world, apart)
     assert shared.world.recall.runs > 0
     assert apart.world.recall.runs == 0
+
+
+def test_the_bench_tells_what_the_time_was_for_and_changes_nothing_by_that() -> None:
+    plain = measure(devices=12, sample=3, rounds=8, known=5)
+    found = measure(devices=12, sample=3, rounds=8, known=5, where=True)
+    assert found["trace"] == plain["trace"]
+    assert found["samples"] > 10
+    assert sum(found["where"].values()) == pytest.approx(1.0, abs=0.01)
+    assert found["where"]["the node"] > 0.0
+    assert set(found["where"]) <= {name for _, name in ROOMS} | {OTHER}
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("file", "purpose"),
+    [
+        ("sim/checkers/merges.py", "checkers"),
+        ("sim/world.py", "simulated network and schedule"),
+        ("gossipfl/aggregation/rules.py", "merging"),
+        ("gossipfl/intake.py", "the node"),
+        ("tests/sim/test_sim_recall.py", None),
+    ],
+)
+def test_work_is_named_by_the_file_that_asked_for_it(
+    root: Path, file: str, purpose: str | None
+) -> None:
+    assert room(str(root / file)) == purpose
+    assert room(np.__file__) is None, "whoever calls numpy decides"
 
 
 def test_the_bench_measures_fleets_in_which_few_know_each_other() -> None:
