@@ -61,6 +61,7 @@ class Fleet:
         self.issuer_member = pack_member(MemberObject(self._issuer_envelope, None))
         self.members: set[bytes] = set()  # devices admitted, for checkers
         self.revoked: set[bytes] = set()
+        self.blocked: set[bytes] = set()  # by any policy so far
         self.runs = 1  # run numbers that policies have used are below this
         self.operator = self.admit(Role.OPERATOR)
 
@@ -147,6 +148,7 @@ class Fleet:
         """A vouched policy object. `settings` are further fields of `messages.Policy`."""
         by = signed_by or self.operator
         self.runs = max(self.runs, run + 1)
+        self.blocked.update(settings.get("blocked", ()))
         policy = Policy(
             fleet=self.id,
             term=term,

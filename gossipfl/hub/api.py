@@ -34,6 +34,7 @@ from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.finding import Finding
 from gossipfl.hub.page.guests import Guests
 from gossipfl.hub.page.routes import PageApi
+from gossipfl.hub.policy.routes import PolicyApi
 from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.reports.office import Office
 from gossipfl.hub.reports.routes import ReportsApi
@@ -193,6 +194,7 @@ def table(
         *ClientApi(star).routes(),
         *InsightApi(star, lambda: dispatcher().refused).routes(),
         *SteeringApi(star).routes(),
+        *PolicyApi(star).routes(),
         *reports.routes(),
         *page.routes(),
         *AlertForms(auth, page.feed).routes(),

@@ -26,6 +26,7 @@ from gossipfl.hub.fleet.station import FleetStation
 from gossipfl.hub.fleet.store import NodeStore
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.log.writer import LogWriter
+from gossipfl.hub.policy.courier import Courier
 from gossipfl.hub.settings import HubSettings
 from gossipfl.hub.supervisor import Supervisor
 from gossipfl.notices import Notice
@@ -37,6 +38,7 @@ TRY_S = 1.0  # how often a process that does not lead tries to: take-over in les
 CHECK_S = 2.0  # how often the one that leads asks whether it still does
 CENSUS_S = 2.0
 ASK_S = 0.5  # how soon the node is stopped for an erasure
+LOOK_S = 0.5  # how often what was issued at another instance is looked for
 
 
 class Leader:
@@ -116,6 +118,8 @@ class Leader:
         look_s = max(0.2, pace.poll_interval_s / 2)
         parts.start("checkpoints", lambda: shown.run(look_s))
         parts.start("cosignatures", lambda: _every(look_s, cosigners.look))
+        courier = Courier(self._database, station.give)
+        parts.start("policies", lambda: _every(LOOK_S, courier.look))
         parts.start("census", lambda: _every(CENSUS_S, census.write))
         parts.start("erasures", lambda: _every(CENSUS_S, eraser.compact))
         asked = asyncio.create_task(_until(eraser.is_asked), name="hub-erasures")

@@ -16,7 +16,8 @@ class NobodyFramed(Checker):
     kinds = frozenset({CutOff, Notice})
 
     def _innocent(self, accuser: SimDevice, accused: bytes | None) -> SimDevice | None:
-        if accused is None or not accuser.honest or accused in accuser.fleet.revoked:
+        fleet = accuser.fleet
+        if accused is None or not accuser.honest or accused in fleet.revoked | fleet.blocked:
             return None
         return next((d for d in self.world.devices if d.device == accused and d.honest), None)
 

@@ -107,6 +107,15 @@ TABLE = {
     ("DELETE", "/api/v1/checkpoints/{name}"): "o",
     ("GET", "/api/v1/storage"): "oah",
     ("POST", "/api/v1/storage/cleanup"): "o",
+    ("GET", "/api/v1/policy"): "oah",
+    ("GET", "/api/v1/policy/history"): "oah",
+    ("GET", "/api/v1/policy/objects/{digest}"): "oah",
+    ("GET", "/api/v1/policy/proposals"): "oah",
+    ("POST", "/api/v1/policy/proposals"): "o",
+    ("GET", "/api/v1/policy/proposals/{proposal}"): "oah",
+    ("GET", "/api/v1/policy/proposals/{proposal}/payload"): "oah",
+    ("DELETE", "/api/v1/policy/proposals/{proposal}"): "o",
+    ("POST", "/api/v1/policy/issue"): "o",
 }
 LETTERS = {
     Role.OPERATOR: "o",

@@ -43,9 +43,10 @@ def collect() -> tuple[Migration, ...]:
     from gossipfl.hub.fleet import tables as fleet
     from gossipfl.hub.log import tables as log
     from gossipfl.hub.measured import tables as measured
+    from gossipfl.hub.policy import schema as policy
     from gossipfl.hub.star import schema as star
 
-    areas = (auth, log, fleet, star, measured, pseudonyms, erasing, alerts)
+    areas = (auth, log, fleet, star, measured, pseudonyms, erasing, alerts, policy)
     return tuple(migration for area in areas for migration in area.MIGRATIONS)
 
 

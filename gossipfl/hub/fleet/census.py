@@ -11,7 +11,7 @@ from gossipfl.identity import device_name
 from gossipfl.view import PeerView, View
 from gossipfl.wire import encode
 
-SHUT_OUT = frozenset({"revoked", "condemned"})
+SHUT_OUT = frozenset({"revoked", "condemned", "blocked"})
 """States of a device that has no more business here: its sessions at the API end."""
 _UPSERT = (
     "INSERT INTO fleet_devices (device, role, state, why, seq, round, receipts, seen, reputation, "

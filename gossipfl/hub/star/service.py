@@ -37,6 +37,7 @@ class Star:
         said: Callable[[str, str], None] = lambda kind, words: None,
     ) -> None:
         limits = Limits()
+        self.root_key = root_key
         self.database = database
         self.auth = auth
         self.settings = settings

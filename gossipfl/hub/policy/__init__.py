@@ -1,0 +1,1 @@
+"""Policies at a hub: proposed here, signed elsewhere, issued through the hub's own node."""
