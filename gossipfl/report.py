@@ -146,7 +146,7 @@ def _state(core: Core, device: bytes) -> tuple[str, Cause | None, str]:
     if revocation is not None:
         return "revoked", None, revocation.reason
     if device in core.blocked:
-        return "blocked", None, "by the fleet's policy"
+        return "blocked", None, "blocked by the fleet's policy"
     standing = core.reputation.of(device)
     cause, why = core.reputation.suspected(device, core.now)
     if standing.condemned:

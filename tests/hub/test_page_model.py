@@ -10,9 +10,10 @@ from statistics import NormalDist
 
 import msgspec
 import pytest
-from pagekit import FLEET, facts, logged, story
+from pagekit import FLEET, Story, facts, logged, story
 
 from gossipfl.audit.entries import EntryKind
+from gossipfl.config import Limits
 from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.page import compose, influence
 from gossipfl.hub.page.blocks import quantiles, spent_at_most
@@ -23,9 +24,10 @@ from gossipfl.hub.page.query import Query, rows
 from gossipfl.hub.page.rendering import Renderer, fleet_csv
 from gossipfl.hub.reports.asked import tariffs
 from gossipfl.hub.reports.costs import Tariffs
-from gossipfl.identity import device_name, short_name
-from gossipfl.messages import ChainRef, Privacy, Receipt, Sums
-from gossipfl.wire import decode, open_envelope
+from gossipfl.identity import Signer, device_name, short_name
+from gossipfl.messages import ChainRef, Lineage, Policy, Privacy, Receipt, Sums
+from gossipfl.objects import Vouched, digest, pack_vouched, unpack_vouched
+from gossipfl.wire import decode, encode, open_envelope, seal
 
 
 def test_the_liar_is_named_and_the_honest_are_not() -> None:
@@ -309,3 +311,77 @@ def test_what_others_write_is_escaped_in_html_and_in_spreadsheets() -> None:
     assert attack not in Renderer().device(device, page, attack, True)
     row = replace(page.devices[0], note="=HYPERLINK(1)")
     assert "'=HYPERLINK(1)" in fleet_csv(replace(page, devices=(row,)))
+
+
+# --- canaries and proposals ----------------------------------------------------------------------
+
+
+def on_trial(told: Story, canaries: list[bytes], **heads: object) -> Facts:
+    """The same fleet after a policy that tries another bundle on some, whose heads say this."""
+    first = next(d for d in told.drafts if d.kind is EntryKind.POLICY)
+    envelope = open_envelope(unpack_vouched(first.data, Limits()).envelope, "policy", 65_536)
+    policy = decode(envelope.payload, Policy)
+    trial = msgspec.structs.replace(
+        policy, version=2, run=7, bundle=b"n" * 32, canary=canaries, prev=digest(first.data)
+    )
+    signer = Signer(bytes(range(32)))
+    member = unpack_vouched(first.data, Limits()).member
+    data = pack_vouched(Vouched(seal("policy", encode(trial), signer), member))
+    changed = {
+        device: replace(
+            told.sightings[device],
+            head=msgspec.structs.replace(
+                told.sightings[device].head,
+                **{k: digest(data) if v == "policy" else v for k, v in heads.items()},
+            ),
+        )
+        for device in canaries
+    }
+    drafts = [*told.drafts, Draft(EntryKind.POLICY, first.subject, data, told.now - 9)]
+    more = replace(told, drafts=drafts, sightings={**told.sightings, **changed})
+    return facts(more)
+
+
+def test_a_canary_that_went_back_is_told() -> None:
+    told = story()
+    canaries = told.honest[:2]
+    page = compose.page(on_trial(told, canaries, policy="policy", declined="policy"))
+    card = next(need for need in page.needs if "went back" in need.title)
+    assert card.title == "2 of 2 canaries went back from policy 0.2"
+    assert card.level is Level.WARNING
+    assert "the model from before serves" in card.words
+    notes = {row.name: row.note for row in page.devices}
+    assert all("went back" in notes[device_name(d)] for d in canaries)
+    assert "went back" not in notes[device_name(told.honest[3])]
+
+
+def test_a_canary_on_trial_is_no_outcast() -> None:
+    """Nobody else learns its job, so nobody merges it: that is no reason to warn of it."""
+    told = story()
+    new = Lineage(b"n" * 32, 7, b"l" * 32)
+    made = on_trial(told, [told.liar], policy="policy", lineage=new)
+    page = compose.page(made)
+    row = next(r for r in page.devices if r.name == device_name(told.liar))
+    assert (row.state, row.note) == (State.LIVE, "canary: tries policy 0.2")
+    assert not page.needs
+    assert made.chronicle.policy is not None
+    assert made.chronicle.policy.version == 1, "what canaries try is not the fleet's policy"
+
+
+def test_a_blocked_device_is_kept_out_and_no_alarm() -> None:
+    told = story()
+    blocked = replace(
+        told.sightings[told.honest[0]], state="blocked", why="blocked by the fleet's policy"
+    )
+    changed = {**told.sightings, told.honest[0]: blocked}
+    page = compose.page(facts(replace(told, sightings=changed)))
+    row = next(r for r in page.devices if r.name == device_name(told.honest[0]))
+    assert row.state is State.SHUT_OUT
+    card = next(n for n in page.needs if "is blocked" in n.title)
+    assert card.level is Level.NOTE
+
+
+def test_what_waits_for_a_signature_is_a_card() -> None:
+    page = compose.page(facts(story(), proposals=2))
+    card = next(n for n in page.needs if "to be signed" in n.title)
+    assert (card.title, card.level) == ("2 policies to be signed", Level.NOTE)

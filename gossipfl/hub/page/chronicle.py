@@ -17,7 +17,7 @@ from gossipfl.config import Limits
 from gossipfl.errors import PeerError
 from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Member, Policy, Receipt, Revocation
-from gossipfl.objects import unpack_member, unpack_vouched
+from gossipfl.objects import digest, unpack_member, unpack_vouched
 from gossipfl.wire import decode, open_envelope
 
 RECEIPTS_KEPT = 120  # per device: guess, an hour of the lan preset
@@ -93,6 +93,7 @@ class Chronicle:
         self.size = 0
         self.devices: dict[bytes, Known] = {}
         self.policies: list[Policy] = []  # the highest last
+        self._digests: dict[tuple[int, int], bytes] = {}  # of their objects
         self.lines: deque[Line] = deque(maxlen=LINES_KEPT)
         self.alarms: deque[tuple[int, str]] = deque(maxlen=ALARMS_KEPT)
         self.faults: Counter[str] = Counter()
@@ -104,7 +105,17 @@ class Chronicle:
 
     @property
     def policy(self) -> Policy | None:
+        """The newest that is for all; what canaries try is not the fleet's."""
+        whole = [policy for policy in self.policies if not policy.canary]
+        return whole[-1] if whole else None
+
+    @property
+    def latest(self) -> Policy | None:
+        """The newest, whoever it is for."""
         return self.policies[-1] if self.policies else None
+
+    def digest_of(self, policy: Policy) -> bytes | None:
+        return self._digests.get((policy.term, policy.version))
 
     def fed(self, entries: Iterable[Logged], total: int = 0) -> None:
         """Take in the next entries. `total`: how many the log has."""
@@ -205,7 +216,12 @@ class Chronicle:
         policy = decode(opened.payload, Policy, _LIMITS.entry_bytes)
         self.policies.append(policy)
         self.policies.sort(key=lambda p: (p.term, p.version))
-        del self.policies[:-POLICIES_KEPT]
+        self._digests[policy.term, policy.version] = digest(data)
+        gone = self.policies[:-POLICIES_KEPT]
+        whole = self.policy
+        self.policies = [p for p in self.policies if p not in gone or p is whole]
+        kept = {(p.term, p.version) for p in self.policies}
+        self._digests = {key: name for key, name in self._digests.items() if key in kept}
         return f"policy {policy.term}.{policy.version}: {policy.rule}, run {policy.run}"
 
     def _revocation(self, entry: Logged, data: bytes) -> str:

@@ -75,3 +75,4 @@ class Facts:
     local: tuple[Finding, ...] = ()  # of this instance of the hub: its disk, its tasks
     star_shut_out: Mapping[str, str] = field(default_factory=dict)  # client (hex), why
     alerts: tuple[AlertLine, ...] = ()
+    proposals: int = 0  # of policies, that nobody has signed yet

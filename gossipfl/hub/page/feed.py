@@ -38,6 +38,7 @@ _SIGHTINGS = (
     "SELECT device, role, state, why, round, seen, reputation, head, address FROM fleet_devices "
     "LIMIT ?"
 )
+_PROPOSALS = "SELECT COUNT(*) AS n FROM policy_proposals WHERE state = 'open'"
 MEASURED_SHOWN = 120
 _MEASURED = (
     "SELECT time, low, middle, high, merged, disagreement FROM measured ORDER BY time DESC LIMIT ?"
@@ -74,6 +75,7 @@ class Feed:
         self._local = local
         self._star_shut_out: Mapping[str, str] = {}
         self._alerts: tuple[AlertLine, ...] = ()
+        self._proposals = 0
         self._chronicle = Chronicle()
         self._place = Place()
         self._total = 0
@@ -111,6 +113,8 @@ class Feed:
         await self._look_at_measured()
         async with self._database.transaction(write=False) as transaction:
             self._alerts = await book.lines(transaction)
+            row = await transaction.row(_PROPOSALS)
+        self._proposals = int(row["n"]) if row is not None else 0
         self._total = await self._log.reader.size()
         try:
             async for step in follow(self._log.reader, self._log.key, self._place):
@@ -284,6 +288,7 @@ class Feed:
             local=tuple(self._local()),
             star_shut_out=self._star_shut_out,
             alerts=self._alerts,
+            proposals=self._proposals,
         )
 
 

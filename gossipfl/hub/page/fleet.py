@@ -11,6 +11,7 @@ from gossipfl.hub.page.chronicle import Known
 from gossipfl.hub.page.facts import Facts
 from gossipfl.hub.page.influence import Weight
 from gossipfl.hub.page.model import DeviceRow, State
+from gossipfl.hub.page.rollout import canary_note, is_trying
 from gossipfl.identity import device_name, short_name
 
 OTHER_ROLES = frozenset({"hub", "operator", "auditor", "issuer"})
@@ -112,7 +113,8 @@ def note(facts: Facts, fleet: Roster, device: bytes) -> str:
             seen = _seen(facts, device)
             ago = words.age(max(0, facts.now - seen))
             return f"not heard of for {ago}" if seen else "never seen"
-    return sighting.why if sighting is not None else ""
+    told = canary_note(facts, device)
+    return told or (sighting.why if sighting is not None else "")
 
 
 def _is_summing(facts: Facts) -> bool:
@@ -144,11 +146,12 @@ def _state(facts: Facts, device: bytes, weight: Weight | None) -> State:
     seen_as = sighting.state if sighting is not None else ""
     if (known is not None and known.revoked is not None) or seen_as == "revoked":
         return State.REVOKED
-    if (known is not None and known.evidence) or seen_as in ("quarantined", "condemned"):
+    is_out = seen_as in ("quarantined", "condemned", "blocked")
+    if (known is not None and known.evidence) or is_out:
         return State.SHUT_OUT
     is_here = facts.now - _seen(facts, device) <= facts.live_s
     if not (seen_as == "live" or (not seen_as and is_here)):
         return State.AWAY
-    if weight is not None and weight.is_left_out:
+    if weight is not None and weight.is_left_out and not is_trying(facts, device):
         return State.LEFT_OUT
     return State.LIVE

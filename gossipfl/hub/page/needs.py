@@ -10,11 +10,13 @@ from gossipfl.hub.page.blocks import reasons
 from gossipfl.hub.page.facts import Facts, Measured
 from gossipfl.hub.page.fleet import Roster, online
 from gossipfl.hub.page.model import DeviceRow, Finding, Kind, Level, Need, Privacy, State
+from gossipfl.hub.page.rollout import of_rollout
 from gossipfl.identity import device_name, parse_device_name
 from gossipfl.messages import Policy, Stop
 
 NEEDS_MAX = 8
 ALARM_DAYS = 1
+BLOCKED = "blocked"  # as `report` begins what it says of a device that the policy blocks
 _ORDER = list(reversed(Level))
 _ENDS = ("rounds", "epochs", "bytes", "distance", "slope", "patience")
 
@@ -38,7 +40,7 @@ def findings(
     rules: Rules,
 ) -> tuple[Finding, ...]:
     """All of them, one for each thing that it is about."""
-    found = [*facts.local, *_of_log(facts, rules), *_of_policy(facts, rows)]
+    found = [*facts.local, *_of_log(facts, rules), *_of_policy(facts, rows), *of_rollout(facts)]
     found += _of_budget(spend, rules)
     found += _of_learning(facts, rows, fleet, rules)
     for row in rows:
@@ -182,6 +184,9 @@ def _of_device(facts: Facts, fleet: Roster, row: DeviceRow, rules: Rules) -> lis
             command = f"gossipfl revoke {row.name}" if proven else ""
             level = Level.ALARM if proven else Level.WARNING
             kind = Kind.QUARANTINE
+            if row.note.startswith(BLOCKED) and not proven:
+                title = f"{row.short} is blocked, until a policy says otherwise"
+                return [Finding(kind, row.name, Level.NOTE, title, what, link)]
             return [Finding(kind, row.name, level, title, what, link, command, at_once=proven)]
         case State.LEFT_OUT:
             title = f"{row.short} has no weight in any merge"
