@@ -42,14 +42,15 @@ class HealthApi:
         ]
 
     async def health(self, hub: Hub, call: Call) -> Any:
-        problems = [*hub.supervisor.problems(), *hub.leader.supervisor.problems()]
+        parts = (hub.supervisor, hub.leader.supervisor)
+        problems = [problem for part in parts for problem in part.kinds_of_problems()]
         if hub.database.is_full:
             problems.append("the disk is full: the hub only reads until there is space")
         entries = 0
         try:
             entries = await hub.log.reader.size()
         except DatabaseError as error:
-            problems.append(f"database: {error}")
+            problems.append(f"database: {type(error).__name__}")
         tasks = {**hub.supervisor.health, **hub.leader.supervisor.health}
         answer = HealthAnswer(
             status="degraded" if problems else "ok",

@@ -106,7 +106,13 @@ class Leader:
         recorder = Recorder(
             self._database, self._log, station.client, holdings, self._clock, self._limits
         )
-        shown = ShownLog(self._database, self._log, station.give, store.object)
+        shown = ShownLog(
+            self._database,
+            self._log,
+            station.give,
+            store.object,
+            lambda: not station.node.holdings().neighbours,
+        )
         cosigners = Cosigners(self._database, self._log, holdings, recorder.fetch, self._limits)
         census = Census(self._database, holdings, station.node.view, self._clock)
         pace = PACES[self._settings.pace.preset]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -23,6 +23,7 @@ from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.rest.access import EVERYBODY, PUBLIC, Access, Role, only
 from gossipfl.hub.rest.dispatch import Dispatcher
 from gossipfl.hub.rest.openapi import document
+from gossipfl.hub.rest.origins import came_by_proxy
 from gossipfl.hub.rest.problems import busy, forbidden
 from gossipfl.hub.rest.routing import Call, Raw, Route
 from gossipfl.hub.star.overview import StarStatus, overview
@@ -65,7 +66,7 @@ class ObservingApi:
                   "This document.", is_exempt=True),
             Route("GET", "/metrics", self.metrics, self._metrics_access, None, None,
                   "Figures for Prometheus. On loopback without a token.",
-                  answer_kind=METRICS_TYPE, is_exempt=True),
+                  answer_kind=METRICS_TYPE, is_exempt=True, refusals=(403,)),
             Route("GET", "/api/v1/status", self.status, EVERYBODY, None, StatusAnswer,
                   "How the hub and star mode are now."),
             Route("GET", "/api/v1/events", self.events, WATCHERS, None, None,
@@ -94,6 +95,8 @@ class ObservingApi:
         )
 
     async def metrics(self, hub: Hub, call: Call) -> web.Response:
+        if self._metrics_access.is_public and came_by_proxy(call.request):
+            raise forbidden("behind a proxy not everybody is on this machine")
         async with hub.database.transaction(write=False) as tx:
             star = await overview(self._star, tx)
             alerts = await book.counts(tx)
@@ -116,7 +119,7 @@ class ObservingApi:
             with hub.events.listen() as happened:
                 await response.prepare(call.request)
                 await response.write(b": gossipfl\n\n")
-                await _stream(response, happened)
+                await _stream(response, happened, lambda: self._star.auth.still(call.request))
         except ValueError as error:
             raise busy(str(error), 5) from None
         except ConnectionError:
@@ -124,14 +127,25 @@ class ObservingApi:
         return response
 
 
-async def _stream(response: web.StreamResponse, happened: AsyncIterator[Happened]) -> None:
-    """Events as they come, and a sign of life in between, for as long as a token lasts."""
+async def _stream(
+    response: web.StreamResponse,
+    happened: AsyncIterator[Happened],
+    still: Callable[[], Awaitable[bool]],
+) -> None:
+    """Events as they come, and a sign of life in between, for as long as a token lasts and its
+    session goes on: `still` is asked with each sign."""
+    loop = asyncio.get_running_loop()
+    looked = loop.time()
     waiting: asyncio.Task[Happened] | None = None
     try:
         async with asyncio.timeout(ACCESS_S):
             while True:
                 waiting = waiting or asyncio.create_task(_next(happened))
                 done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT_S)
+                if loop.time() - looked >= HEARTBEAT_S / 2:
+                    looked = loop.time()
+                    if not await still():
+                        return
                 if not done:
                     await response.write(b": still here\n\n")
                     continue

@@ -38,10 +38,15 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._fatal: asyncio.Future[None] | None = None
 
-    def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work()`, again whenever it ends. A UserError is for a person: it ends everything."""
+    def start(
+        self, name: str, work: Callable[[], Awaitable[None]], *, is_vital: bool = True
+    ) -> None:
+        """Run `work()`, again whenever it ends. A UserError is for a person: of vital work it ends
+        everything, of other work it is a failure like others."""
         self.health[name] = Health(name)
-        self._tasks[name] = asyncio.create_task(self._keep(name, work), name=f"hub-{name}-keeper")
+        self._tasks[name] = asyncio.create_task(
+            self._keep(name, work, is_vital), name=f"hub-{name}-keeper"
+        )
 
     async def failed(self) -> None:
         """Waits until something failed that no restart can mend, and raises it."""
@@ -58,7 +63,12 @@ class Supervisor:
     def problems(self) -> list[str]:
         return [f"{h.name}: {h.problem}" for h in self.health.values() if h.problem]
 
-    async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    def kinds_of_problems(self) -> list[str]:
+        """As `problems`, for strangers: what an exception says may name a device or a place."""
+        found = self.health.values()
+        return [f"{h.name}: {h.problem.partition(':')[0]}" for h in found if h.problem]
+
+    async def _keep(self, name: str, work: Callable[[], Awaitable[None]], is_vital: bool) -> None:
         health = self.health[name]
         loop = asyncio.get_running_loop()
         while True:
@@ -66,7 +76,7 @@ class Supervisor:
             health.is_running = True
             calm = loop.call_later(CALM_S, _forgive, health)
             try:
-                problem = await self._live(name, work)
+                problem = await self._live(name, work, is_vital)
             finally:
                 calm.cancel()
                 health.is_running = False
@@ -77,7 +87,7 @@ class Supervisor:
             self._told(name, problem)
             await asyncio.sleep(min(PAUSE_MAX_S, PAUSE_S * 2 ** min(health.failures - 1, 10)))
 
-    async def _live(self, name: str, work: Callable[[], Awaitable[None]]) -> str:
+    async def _live(self, name: str, work: Callable[[], Awaitable[None]], is_vital: bool) -> str:
         """Until it ends: why. In a task of its own, so that who cancels it does not end us."""
         life = asyncio.create_task(_awaited(work), name=f"hub-{name}")
         try:
@@ -92,10 +102,12 @@ class Supervisor:
         error = life.exception()
         if error is None:
             return "it ended"
-        if isinstance(error, UserError):
-            self._end(error)
-            return f"{error.code}: {error.cause}"
         problem = f"{type(error).__name__}: {error}"
+        if isinstance(error, UserError):
+            problem = f"{error.code}: {error.cause}"
+            if is_vital:
+                self._end(error)
+                return problem
         log.warning("%s failed and is restarted: %s", name, problem)
         log.debug("its traceback", exc_info=error)
         return problem

@@ -124,6 +124,32 @@ async def test_what_no_restart_can_mend_ends_the_service() -> None:
     await parts.close()
 
 
+async def test_what_a_hub_can_live_without_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PAUSE_S", 0.001)
+    monkeypatch.setattr(supervisor, "CALM_S", 0.05)
+    well = asyncio.Event()
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise UserError("GF803", "the file of /home/ann/x.npz is another one")
+        well.set()
+        await asyncio.Event().wait()
+
+    parts = Supervisor()
+    parts.start("page", work, is_vital=False)
+    ending = asyncio.create_task(parts.failed())
+    await asyncio.wait_for(well.wait(), 10)
+    assert not ending.done()
+    assert parts.health["page"].restarts == 2
+    assert "ann" in parts.problems()[0]
+    assert parts.kinds_of_problems() == ["page: GF803"]  # what strangers are told
+    ending.cancel()
+    await parts.close()
+
+
 async def test_a_slow_reader_loses_its_place_and_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

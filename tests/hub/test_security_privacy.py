@@ -459,10 +459,13 @@ async def test_a_viewer_sees_its_labels_only(hub: Stand) -> None:
     star = example()
     info = await hub.ask("GET", "/api/v1/clients/register")
     for site in ("north", "south"):
-        join = {"fleet": bytes.fromhex(info["fleet"]), "at": info["now"], "labels": {"site": site}}
-        signed = star.envelope("star-join", join, SigningKey.generate())
-        body = {"envelope": base64.b64encode(signed).decode(), "code": await hub.code()}
-        await hub.ask("POST", "/api/v1/clients/register", body)
+        invited = {"uses": 1, "labels": {"site": site}}
+        code = (await hub.ask("POST", "/api/v1/clients/invitations", invited))["code"]
+        key = SigningKey.generate()
+        for again in range(2):  # a known key keeps its labels
+            join = {"fleet": bytes.fromhex(info["fleet"]), "at": info["now"] + again}
+            signed = base64.b64encode(star.envelope("star-join", join, key)).decode()
+            await hub.ask("POST", "/api/v1/clients/register", {"envelope": signed, "code": code})
     token = await user(hub.auth, "vic", Role.VIEWER, {"site": "north"})
     viewer = star.Hub(hub.url, token=token)
     seen = (await asyncio.to_thread(viewer.json, "GET", "/api/v1/clients"))["clients"]
@@ -472,3 +475,14 @@ async def test_a_viewer_sees_its_labels_only(hub: Stand) -> None:
     hidden = next(c["client_id"] for c in everybody if c["labels"] == {"site": "south"})
     assert (await refused(viewer.json, "GET", f"/api/v1/clients/{hidden}")).status == 404
     assert (await refused(viewer.json, "GET", "/api/v1/privacy/budget")).status == 403
+
+
+async def test_a_client_cannot_label_itself(hub: Stand) -> None:
+    """A viewer who is limited to a site would be shown whatever calls itself that site."""
+    star = example()
+    info = await hub.ask("GET", "/api/v1/clients/register")
+    join = {"fleet": bytes.fromhex(info["fleet"]), "at": info["now"], "labels": {"site": "north"}}
+    signed = base64.b64encode(star.envelope("star-join", join, SigningKey.generate())).decode()
+    body = {"envelope": signed, "code": await hub.code()}
+    found = await refused(hub.hand.json, "POST", "/api/v1/clients/register", body)
+    assert (found.status, found.code) == (422, "GF841")

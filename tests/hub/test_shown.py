@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import pytest
@@ -155,4 +156,40 @@ async def test_cosignatures_are_fetched_verified_and_kept(dsn: str) -> None:
     assert require_cosignature(note, witness_key(honest.signer.key_id)) == NOON + 5
     assert len(note.signatures) == 2
     assert len(parse_note(await log.reader.checkpoint(3)).signatures) == 1
+    await database.close()
+
+
+async def test_a_hub_that_heard_no_device_waits_and_says_so_once(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = await open_database(dsn)
+    log, writer = log_on(database)
+    await grow(log, writer, 0, 2)
+    node, alone = FakeNode(), [True]
+    shown = ShownLog(database, log, node.give, node.held, lambda: alone[0])
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            assert await shown.look() == 0
+    assert node.given == []
+    assert [r.levelname for r in caplog.records if "no device" in r.message] == ["INFO"]
+    alone[0] = False
+    assert await shown.look() == 2
+    await database.close()
+
+
+async def test_a_node_that_does_not_store_is_complained_of_once(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shown_module, "DURABLE_S", 0.02)
+    monkeypatch.setattr(shown_module, "LOOK_S", 0.01)
+    database = await open_database(dsn)
+    log, writer = log_on(database)
+    await grow(log, writer, 0, 1)
+    node = FakeNode(stores=False)
+    shown = ShownLog(database, log, node.give, node.held)
+    for _ in range(3):
+        assert await shown.look() == 0
+    assert len(caplog.records) == 1
+    node.stores = True
+    assert await shown.look() == 1
     await database.close()

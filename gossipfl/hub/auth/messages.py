@@ -14,7 +14,8 @@ Name = Annotated[str, Meta(min_length=2, max_length=32)]
 Password = Annotated[str, Meta(min_length=1, max_length=256)]
 Code = Annotated[str, Meta(min_length=16, max_length=128)]
 Refresh = Annotated[str, Meta(min_length=16, max_length=256)]
-Label = Annotated[str, Meta(min_length=1, max_length=64)]
+Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+"""No control characters; PostgreSQL takes no NUL at all."""
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

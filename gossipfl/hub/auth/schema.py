@@ -24,4 +24,14 @@ CREATE TABLE auth_links (
     digest TEXT NOT NULL PRIMARY KEY, subject TEXT NOT NULL, expires BIGINT NOT NULL);
 """,
     ),
+    Migration(
+        2,
+        "auth",
+        """
+DELETE FROM auth_sessions WHERE ended <> '';
+ALTER TABLE auth_sessions ADD COLUMN last_secret TEXT NOT NULL DEFAULT '';
+ALTER TABLE auth_sessions ADD COLUMN rotated BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX auth_sessions_expires ON auth_sessions (expires);
+""",
+    ),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from aiohttp import web
+
 from gossipfl.fleet.throttle import Throttle
 from gossipfl.hub.auth import passwords
 from gossipfl.hub.auth.authenticator import TokenAuthenticator
@@ -12,7 +14,7 @@ from gossipfl.hub.auth.sessions import Sessions
 from gossipfl.hub.auth.tokens import Tokens
 from gossipfl.hub.auth.users import Users
 from gossipfl.hub.database import Database, Transaction
-from gossipfl.hub.rest.problems import too_many
+from gossipfl.hub.rest.problems import Problem, too_many
 from gossipfl.net.tls import Leaf
 
 FAILURES_PER_S = 1 / 30  # NIST SP 800-63B asks to limit guessing; 100 guesses take 50 minutes
@@ -56,6 +58,14 @@ class Auth:
         self._monotonic = monotonic
         self._by_name = Throttle(FAILURES_PER_S, FAILURES_BURST)
         self._by_address = Throttle(ADDRESS_FAILURES_PER_S, ADDRESS_FAILURES_BURST)
+
+    async def still(self, request: web.Request) -> bool:
+        """Whether the token that a request came with counts now: for answers that take long."""
+        try:
+            await self.authenticator.claims(request)
+        except Problem:
+            return False
+        return True
 
     def require_patience(self, name: str, address: str) -> None:
         """Raises Problem 429 if too many logins failed of late: of this name from this address (so

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +21,11 @@ from gossipfl.hub.database import Database, Transaction
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.problems import unauthorised
 
+log = logging.getLogger(__name__)
+
 REFRESH_S = 30 * 86_400  # guess: a device that is away for a month logs in again
 FAMILIES_PER_SUBJECT = 32  # guess: the browsers and scripts of one person; the oldest end
+GRACE_S = 10  # guess: two tabs of one browser ask at one instant, or an answer was lost
 SECRET_BYTES = 32
 TOKEN_CHARS_MAX = 256
 
@@ -75,7 +79,7 @@ class Sessions:
                 raise unauthorised("this user or device was shut out")
             await transaction.execute("DELETE FROM auth_sessions WHERE expires <= ?", now)
             rows = await transaction.rows(
-                "SELECT family FROM auth_sessions WHERE subject = ? AND ended = ''"
+                "SELECT family FROM auth_sessions WHERE subject = ?"
                 " ORDER BY started DESC LIMIT 200",
                 subject,
             )
@@ -84,7 +88,7 @@ class Sessions:
             await transaction.execute(
                 "INSERT INTO auth_sessions"
                 " (family, subject, role, labels, secret, started, expires, ended)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, '')",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, '')",  # what has ended is not kept
                 family,
                 subject,
                 role.value,
@@ -100,8 +104,9 @@ class Sessions:
     async def refresh(self, token: str, *, has_csrf: bool = False) -> Pair:
         """The next pair of the session that this is the newest refresh token of.
 
-        Raises Problem 401; an older one of a session that goes on ends that session. What was
-        never issued ends nothing: the family's id is in every access token, for many to read.
+        Raises Problem 401; an older one of a session that goes on ends that session. Two end
+        nothing: what was never issued (the family's id is in every access token, for many to read)
+        and the last one for some seconds, which another tab may have used just now.
         """
         now = int(self._clock())
         family, shown = _parts(token)
@@ -110,18 +115,24 @@ class Sessions:
         async with self._database.transaction() as transaction:
             # One statement decides, so that of two who show the same token one gets nothing.
             row = await transaction.row(
-                "UPDATE auth_sessions SET secret = ? WHERE family = ? AND secret = ?"
-                " AND ended = '' AND expires > ? RETURNING subject, role, labels",
+                "UPDATE auth_sessions SET secret = ?, last_secret = secret, rotated = ?"
+                " WHERE family = ? AND secret = ? AND expires > ? RETURNING subject, role, labels",
                 _digest(secret),
+                now,
                 family,
                 _digest(shown),
                 now,
             )
             if row is None and self._is_ours(family, shown):
                 known = await transaction.row(
-                    "SELECT ended FROM auth_sessions WHERE family = ? AND expires > ?", family, now
+                    "SELECT last_secret, rotated FROM auth_sessions"
+                    " WHERE family = ? AND expires > ?",
+                    family,
+                    now,
                 )
-                reused = known is not None and not known["ended"]
+                is_last = known is not None and known["last_secret"] == _digest(shown)
+                is_just_now = known is not None and now - known["rotated"] <= GRACE_S
+                reused = known is not None and not (is_last and is_just_now)
                 if reused:
                     await self._end(transaction, family, "an old refresh token was shown")
             elif row is not None:
@@ -212,7 +223,7 @@ async def end_sessions(
 ) -> None:
     """Every session of a subject; `is_out` as at `Sessions.end_all`. `now`: seconds since 1970."""
     rows = await transaction.rows(
-        "SELECT family FROM auth_sessions WHERE subject = ? AND ended = '' LIMIT 1000", subject
+        "SELECT family FROM auth_sessions WHERE subject = ? LIMIT 1000", subject
     )
     for row in rows:
         await _end(transaction, row["family"], why, now)
@@ -221,9 +232,10 @@ async def end_sessions(
 
 
 async def _end(transaction: Transaction, family: str, why: str, now: int) -> None:
-    await transaction.execute(
-        "UPDATE auth_sessions SET ended = ? WHERE family = ? AND ended = ''", why, family
-    )
+    """The session goes: an old refresh token of it is as unknown as any. Its access tokens are
+    remembered for as long as they last."""
+    log.debug("session %s... ends: %s", family[:8], why)
+    await transaction.execute("DELETE FROM auth_sessions WHERE family = ?", family)
     await _revoke(transaction, "family", family, now)
 
 

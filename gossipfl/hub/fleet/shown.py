@@ -37,7 +37,8 @@ Fetch = Callable[[Neighbour, bytes, int], Awaitable[bytes | None]]
 
 
 class ShownLog:
-    """`give` offers an event to the hub's node, `held` reads an object that its store has."""
+    """`give` offers an event to the hub's node, `held` reads an object that its store has.
+    `is_alone`: no device has been heard yet, so that the node publishes nothing."""
 
     def __init__(
         self,
@@ -45,11 +46,14 @@ class ShownLog:
         hub_log: HubLog,
         give: Callable[[Event], bool],
         held: Callable[[bytes], Awaitable[bytes | None]],
+        is_alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._log = hub_log
         self._give = give
         self._held = held
+        self._is_alone = is_alone
+        self._said = ""  # what was said last: not again until something else is
 
     async def run(self, look_s: float) -> None:
         """Until cancelled. Raises DatabaseError."""
@@ -59,6 +63,9 @@ class ShownLog:
 
     async def look(self) -> int:
         """Show what is new, oldest first: how many checkpoints."""
+        if self._is_alone():
+            self._say(logging.INFO, "no device has been heard: the log is shown when one is")
+            return 0
         newest, last = await self._log.reader.newest(), await self._last()
         made: dict[int, bytes] = {}
         for number in range(last + 1, min(newest, last + BATCH_MAX) + 1):
@@ -81,10 +88,20 @@ class ShownLog:
         """The node stores objects in the order in which they are given."""
         for _ in range(int(DURABLE_S / LOOK_S)):
             if await self._held(name) is not None:
+                self._said = ""
                 return True
             await asyncio.sleep(LOOK_S)
-        log.warning("the hub's node has not stored the log's newest checkpoint; it is given again")
+        self._say(
+            logging.WARNING,
+            "the hub's node has not stored the log's newest checkpoint; it is given again until it "
+            "has. Devices cannot witness the log meanwhile",
+        )
         return False
+
+    def _say(self, level: int, text: str) -> None:
+        if text != self._said:
+            log.log(level, "%s", text)
+        self._said = text
 
     async def _last(self) -> int:
         async with self._database.transaction(write=False) as transaction:

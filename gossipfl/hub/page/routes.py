@@ -153,16 +153,22 @@ class PageApi:
         try:
             await response.prepare(call.request)
             await response.write(b"retry: 3000\n\n")
-            await self._tell(response, call.query.since)
+            await self._tell(response, call)
         except ConnectionError:
             pass  # the browser has gone
         finally:
             self._streams -= 1
         return response
 
-    async def _tell(self, response: web.StreamResponse, since: str) -> None:
-        ends = asyncio.get_running_loop().time() + STREAM_S
-        while asyncio.get_running_loop().time() < ends:
+    async def _tell(self, response: web.StreamResponse, call: Call) -> None:
+        """News until the stream is old, or whoever reads it is signed out."""
+        loop, since = asyncio.get_running_loop(), call.query.since
+        ends, looked = loop.time() + STREAM_S, loop.time()
+        while loop.time() < ends:
+            if call.caller is not GUEST and loop.time() - looked >= PING_S / 2:
+                looked = loop.time()
+                if not await self._auth.still(call.request):
+                    return
             try:
                 async with asyncio.timeout(PING_S):
                     since = await self._feed.news(since)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from gossipfl.aggregation.guard import require_mergeable
@@ -92,7 +93,7 @@ class Admission:
             key_id=envelope.key_id,
             name=plain(join.name),
             capability=join.capability,
-            labels=join.labels,
+            labels={},
             registered=now,
             proved=join.at,
             seen=now,
@@ -112,20 +113,23 @@ class Admission:
                 if not await clients.prove(tx, client):
                     raise conflict("this registration has been used; sign another one")
                 return replace(known, name=client.name, seen=now), False
-            await self._use_code(tx, code, now)
+            client = replace(client, labels=await self._use_code(tx, code, now))
             if await clients.count(tx) >= clients.CLIENTS_MAX:
                 raise too_many(f"there are {clients.CLIENTS_MAX} clients already", 3_600)
             await clients.add(tx, client)
         return client, True
 
-    async def _use_code(self, tx: Transaction, code: str, now: int) -> None:
-        used = await tx.execute(
-            "UPDATE star_codes SET uses = uses - 1 WHERE digest = ? AND uses > 0 AND expires > ?",
+    async def _use_code(self, tx: Transaction, code: str, now: int) -> dict[str, str]:
+        """The labels that come with it."""
+        used = await tx.row(
+            "UPDATE star_codes SET uses = uses - 1 WHERE digest = ? AND uses > 0 AND expires > ?"
+            " RETURNING labels",
             code_digest(code),
             now,
         )
-        if not used:
+        if used is None:
             raise Problem(403, "GF840", "this code is unknown, used up or has expired")
+        return msgspec.json.decode(used["labels"] or "{}", type=dict[str, str])
 
     # --- updates ---------------------------------------------------------------------------
 

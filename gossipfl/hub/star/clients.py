@@ -52,11 +52,10 @@ async def prove(tx: Transaction, new: Client) -> bool:
     """A known client shows its key again; False if this proof is no newer than the last."""
     return bool(
         await tx.execute(
-            "UPDATE star_clients SET name = ?, capability = ?, labels = ?, proved = ?, seen = ?"
+            "UPDATE star_clients SET name = ?, capability = ?, proved = ?, seen = ?"
             " WHERE client = ? AND proved < ?",
             new.name,
             _json(new.capability),
-            _json(new.labels),
             new.proved,
             new.seen,
             new.id.hex(),

@@ -8,13 +8,14 @@ import msgspec
 from msgspec import Meta
 
 from gossipfl.hub.star.values import Details, Version
-from gossipfl.hub.star.wire import ENVELOPE_BYTES_MAX
+from gossipfl.hub.star.wire import ENVELOPE_BYTES_MAX, LABELS_MAX
 from gossipfl.messages import Privacy, Stop, Training
 
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
 Text = Annotated[str, Meta(max_length=512)]
+Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Envelope = Annotated[bytes, Meta(min_length=1, max_length=ENVELOPE_BYTES_MAX)]
 Figure = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Limit = Annotated[int, Meta(ge=1, le=1_000)]
@@ -32,8 +33,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Invite(Request, frozen=True):
+    """`labels`: of who registers with it. Nobody labels itself: viewers are limited by them."""
+
     uses: Annotated[int, Meta(ge=1, le=10_000)] = 1
     lasts_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 7_200
+    labels: Annotated[dict[Label, Label], Meta(max_length=LABELS_MAX)] = {}
 
 
 class Invitation(Answer, frozen=True):

@@ -52,4 +52,11 @@ CREATE TABLE star_faults (
 CREATE TABLE star_state (name TEXT NOT NULL PRIMARY KEY, data {blob} NOT NULL);
 """,
     ),
+    Migration(
+        2,
+        "star",
+        """
+ALTER TABLE star_codes ADD COLUMN labels TEXT NOT NULL DEFAULT '';
+""",
+    ),
 )

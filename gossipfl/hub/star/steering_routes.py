@@ -7,6 +7,8 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.hub.database import Conflict
@@ -72,11 +74,13 @@ class SteeringApi:
         async with self._star.database.transaction() as tx:
             await tx.execute("DELETE FROM star_codes WHERE expires <= ?", now)
             await tx.execute(
-                "INSERT INTO star_codes (digest, uses, expires, made_by) VALUES (?, ?, ?, ?)",
+                "INSERT INTO star_codes (digest, uses, expires, made_by, labels)"
+                " VALUES (?, ?, ?, ?, ?)",
                 code_digest(code),
                 call.body.uses,
                 expires,
                 call.caller.subject,
+                msgspec.json.encode(call.body.labels).decode(),
             )
         return m.Invitation(code, call.body.uses, expires)
 

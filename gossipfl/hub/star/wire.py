@@ -26,7 +26,6 @@ LABELS_MAX = 8  # guess: site, room, kind of machine
 
 Short = Annotated[str, Meta(min_length=1, max_length=64)]
 Amount = Annotated[int, Meta(ge=0, le=2**40)]
-Labels = Annotated[dict[Short, Short], Meta(max_length=LABELS_MAX)]
 
 
 class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,7 +41,6 @@ class Join(_Signed, frozen=True):
     capability: Annotated[
         dict[Short, Annotated[int, Meta(ge=0, le=2**40)]], Meta(max_length=8)
     ] = {}
-    labels: Labels = {}
 
 
 class Noise(_Signed, frozen=True):
