@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gossipfl.audit import exports
 from gossipfl.audit.archive import ArchiveReader, Source
@@ -52,11 +52,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The newest checkpoint that a witness cosigned, and when it did."""
+    """The newest checkpoint that a witness cosigned, and when it did. `behind_s`: how much older
+    that checkpoint is than the export's newest one."""
 
     number: int
     size: int
     time: int
+    behind_s: int = 0
 
 
 @dataclass(slots=True)
@@ -79,6 +81,12 @@ class Verdict:
     def valid(self) -> bool:
         return self.problem is None
 
+    @property
+    def cosigned(self) -> int:
+        """How many entries lie under a checkpoint that a named witness cosigned. The entries after
+        them rest on the hub's word: it may have shown others another end of the log."""
+        return max((seen.size for seen in self.witnesses.values()), default=0)
+
 
 class _Bad(Exception):
     def __init__(self, problem: Problem) -> None:
@@ -87,11 +95,16 @@ class _Bad(Exception):
 
 
 def verify_export(
-    source: Source, hub: Key, witnesses: Sequence[Key] = (), contents: Contents | None = None
+    source: Source,
+    hub: Key,
+    witnesses: Sequence[Key] = (),
+    contents: Contents | None = None,
+    behind_s: int | None = None,
 ) -> Verdict:
     """Reads the whole of `source`. `hub` and `witnesses` are what the auditor trusts; each witness
-    named must have cosigned. Raises nothing for any bytes."""
-    verification = _Verification(source, hub, witnesses, contents)
+    named must have cosigned, with `behind_s` a checkpoint that is at most so many seconds older
+    than the newest one. Raises nothing for any bytes."""
+    verification = _Verification(source, hub, witnesses, contents, behind_s)
     try:
         verification.run()
     except _Bad as bad:
@@ -101,12 +114,18 @@ def verify_export(
 
 class _Verification:
     def __init__(
-        self, source: Source, hub: Key, witnesses: Sequence[Key], contents: Contents | None
+        self,
+        source: Source,
+        hub: Key,
+        witnesses: Sequence[Key],
+        contents: Contents | None,
+        behind_s: int | None,
     ) -> None:
         self._archive = ArchiveReader(source)
         self._hub = hub
         self._witnesses = witnesses
         self._contents = contents
+        self._behind_s = behind_s
         self._check: Check | None = None
         self._checkpoints: list[Checkpoint] = []
         self._salts: dict[bytes, bytes] = {}
@@ -286,11 +305,18 @@ class _Verification:
             raise _Bad(Problem(f"entry {missing}", cause, missing))
 
     def _require_witnesses(self) -> None:
+        newest = self._checkpoints[-1].time if self._checkpoints else 0
         for key in self._witnesses:
-            if key.name not in self.verdict.witnesses:
-                raise _Bad(
-                    Problem(f"witness {key.name}", "it has cosigned none of the checkpoints")
+            place, seen = f"witness {key.name}", self.verdict.witnesses.get(key.name)
+            if seen is None:
+                raise _Bad(Problem(place, "it has cosigned none of the checkpoints"))
+            behind_s = newest - self._checkpoints[seen.number - 1].time
+            self.verdict.witnesses[key.name] = replace(seen, behind_s=behind_s)
+            if self._behind_s is not None and behind_s > self._behind_s:
+                cause = (
+                    f"the newest checkpoint that it cosigned is {behind_s} s older than the last"
                 )
+                raise _Bad(Problem(place, cause))
 
     def _compare_sums(self) -> None:
         want = exports.pack_sums(self._archive.sums)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gossipfl.cli import audit_export
 from gossipfl.cli.audit_logs import HELP, with_log
 from gossipfl.cli.output import Result
+from gossipfl.cli.times import seconds
 from gossipfl.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ def add_parser(subparsers: Any) -> None:
     one.add_argument(
         "--witness", type=Path, action="append", default=[], metavar="FILE",
         help="key of a device that must have cosigned; may be repeated",
+    )  # fmt: skip
+    one.add_argument(
+        "--witness-age", metavar="TIME",
+        help="how much older than the last checkpoint the newest one that a witness cosigned may "
+        "be, as 0s, 30m, 2h, 7d; default: any age, and the answer says what it covers",
     )  # fmt: skip
     one.set_defaults(handler=verify)
     two = words.add_parser("show", help="checkpoints and entries")
@@ -64,6 +70,9 @@ def verify(args: Namespace) -> Result:
 
     hub = key_of(args.hub_key)
     witnesses = [key_of(path) for path in args.witness]
+    behind_s = None if args.witness_age is None else seconds(args.witness_age)
+    if behind_s is not None and not witnesses:
+        raise UserError("GF100", "--witness-age says nothing without --witness")
     try:
         with args.export.open("rb") as file:
             begin = file.read(len(MAGIC))
@@ -74,17 +83,17 @@ def verify(args: Namespace) -> Result:
                 from gossipfl.cli.audit_reports import report_verdict
 
                 return report_verdict(file, hub)
-            return _export_verdict(_verified(file, hub, witnesses))
+            return _export_verdict(_verified(file, hub, witnesses, behind_s))
     except OSError as error:
         raise UserError("GF215", f"{args.export}: {error.strerror}") from error
 
 
-def _verified(file: Any, hub: Key, witnesses: list[Key]) -> Verdict:
+def _verified(file: Any, hub: Key, witnesses: list[Key], behind_s: int | None) -> Verdict:
     """With what the payloads say, signatures of devices and operators included."""
     from gossipfl.audit.verification import verify_export
     from gossipfl.logged import Contents
 
-    return verify_export(file, hub, witnesses, lambda fleet: Contents(fleet).check)
+    return verify_export(file, hub, witnesses, lambda fleet: Contents(fleet).check, behind_s)
 
 
 def _export_verdict(verdict: Verdict) -> Result:
@@ -102,9 +111,16 @@ def _export_verdict(verdict: Verdict) -> Result:
         "fleet": about.fleet.hex() if about else None,
         "checkpoint_time": verdict.newest.time if verdict.newest else None,
         "witnesses": [
-            {"name": name, "checkpoint": seen.number, "entries": seen.size, "time": seen.time}
+            {
+                "name": name,
+                "checkpoint": seen.number,
+                "entries": seen.size,
+                "time": seen.time,
+                "behind_s": seen.behind_s,
+            }
             for name, seen in sorted(verdict.witnesses.items())
         ],
+        "entries_cosigned": verdict.cosigned,
         "problem": dataclasses.asdict(problem) if problem else None,
     }
     if problem is not None:
@@ -132,6 +148,12 @@ def _told(verdict: Verdict) -> Iterator[str]:
     for name, seen in sorted(verdict.witnesses.items()):
         yield f"  cosigned by {name}: checkpoint {seen.number}, {seen.size} entries, " + (
             f"at {stamp(seen.time)}"
+        )
+    rest = newest.size - verdict.cosigned
+    if verdict.witnesses and rest:
+        yield (
+            f"  the last {rest} entries rest on the hub's word: no witness named has cosigned them "
+            "(--witness-age asks for that)"
         )
     if not verdict.witnesses:
         yield "  no witness was named: that the hub shows others the same is not checked"

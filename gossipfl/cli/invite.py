@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from argparse import Namespace
@@ -11,9 +10,8 @@ from typing import Any
 
 from gossipfl.cli.fleet import add_fleet, find
 from gossipfl.cli.output import Result
+from gossipfl.cli.times import seconds
 from gossipfl.errors import UserError
-
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -61,7 +59,7 @@ def invite(args: Namespace) -> Result:
         replaces = parse_device_name(args.replaces) if args.replaces else None
     except ValueError as error:
         raise UserError("GF100", str(error)) from error
-    ttl_s = _seconds(args.ttl)
+    ttl_s = seconds(args.ttl)
     now = int(time.time())
     desk = Desk(folder.load(), Tokens(folder.tokens))
     made = desk.invite(address, now, Role(args.role), args.uses, ttl_s, replaces)
@@ -117,10 +115,3 @@ def _line(given: str) -> str:
     if given.startswith("@"):
         return read_file(Path(given[1:])).decode("ascii", "replace")
     return given
-
-
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    if match is None:
-        raise UserError("GF100", f"{text[:20]!r} is not a time", "such as 90s, 30m, 2h, 7d")
-    return int(match[1]) * _UNITS[match[2]]

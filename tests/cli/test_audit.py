@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.audit.notes import log_key, witness_key
 from gossipfl.identity import Signer
 from sim.fleet import Fleet
-from tests.audit.logs import HUB, WITNESS, export, fleet_log
+from tests.audit.logs import HUB, START, WITNESS, export, fleet_log
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -43,10 +44,12 @@ def test_a_whole_export_is_valid(gossipfl: Cli, office: Path) -> None:
     assert "291 receipt" in out
     assert "300 payloads opened, 0 erased" in out
     assert f"cosigned by gossipfl/{WITNESS.device.hex()}: checkpoint 7, 300 entries" in out
+    assert "hub's word" not in out
     code, out = verify(gossipfl, office, "--witness", witness, "--json")
     data = json.loads(out)["data"]
     assert (data["valid"], data["entries"], data["problem"]) == (True, 300, None)
     assert data["witnesses"][0]["entries"] == 300
+    assert data["entries_cosigned"] == 300
 
 
 def test_one_flipped_byte_and_the_entry_is_named(gossipfl: Cli, office: Path) -> None:
@@ -67,6 +70,46 @@ def test_a_witness_who_did_not_sign_is_missed(gossipfl: Cli, office: Path) -> No
     code, out = verify(gossipfl, office, "--witness", str(office / "other.pub"))
     assert code == 1
     assert "cosigned none" in out
+
+
+def test_an_old_cosignature_covers_what_is_under_it_and_no_more(
+    gossipfl: Cli, office: Path
+) -> None:
+    fleet = Fleet(11)
+    log = fleet_log(fleet, 300)
+    for number in range(20):
+        log.append(EntryKind.LOGIN, START + 400, account_subject("ann"), b'{"n":%d}' % number)
+    log.publish(START + 310 + 7_200)  # two hours later, and nobody cosigns
+    (office / "export.tar").write_bytes(export(log, fleet=fleet.id))
+    witness = ("--witness", str(office / "box.pub"))
+    code, out = verify(gossipfl, office, *witness)
+    assert code == 0
+    assert "checkpoint 7, 300 entries" in out
+    assert "the last 20 entries rest on the hub's word" in out
+    code, out = verify(gossipfl, office, *witness, "--witness-age", "2h", "--json")
+    data = json.loads(out)["data"]
+    assert (code, data["entries"], data["entries_cosigned"]) == (0, 320, 300)
+    assert data["witnesses"][0]["behind_s"] == 7_200
+    code, out = verify(gossipfl, office, *witness, "--witness-age", "119m")
+    assert code == 1
+    assert "older than the last" in out
+
+
+def test_an_age_needs_a_witness_and_is_a_time(gossipfl: Cli, office: Path) -> None:
+    for more in (
+        ("--witness-age", "2h"),
+        ("--witness", str(office / "box.pub"), "--witness-age", "2"),
+    ):
+        code, _, err = gossipfl(
+            "audit",
+            "verify",
+            str(office / "export.tar"),
+            "--hub-key",
+            str(office / "hub.pub"),
+            *more,
+        )
+        assert code == 2
+        assert "GF100" in err
 
 
 def test_without_a_witness_it_says_what_is_not_checked(gossipfl: Cli, office: Path) -> None:
