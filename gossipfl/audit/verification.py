@@ -313,9 +313,7 @@ class _Verification:
             behind_s = newest - self._checkpoints[seen.number - 1].time
             self.verdict.witnesses[key.name] = replace(seen, behind_s=behind_s)
             if self._behind_s is not None and behind_s > self._behind_s:
-                cause = (
-                    f"the newest checkpoint that it cosigned is {behind_s} s older than the last"
-                )
+                cause = f"the newest checkpoint it cosigned is {behind_s} s older than the last"
                 raise _Bad(Problem(place, cause))
 
     def _compare_sums(self) -> None:

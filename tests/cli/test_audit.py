@@ -96,18 +96,10 @@ def test_an_old_cosignature_covers_what_is_under_it_and_no_more(
 
 
 def test_an_age_needs_a_witness_and_is_a_time(gossipfl: Cli, office: Path) -> None:
-    for more in (
-        ("--witness-age", "2h"),
-        ("--witness", str(office / "box.pub"), "--witness-age", "2"),
-    ):
-        code, _, err = gossipfl(
-            "audit",
-            "verify",
-            str(office / "export.tar"),
-            "--hub-key",
-            str(office / "hub.pub"),
-            *more,
-        )
+    command = ("audit", "verify", str(office / "export.tar"), "--hub-key", str(office / "hub.pub"))
+    witness = ("--witness", str(office / "box.pub"))
+    for more in (("--witness-age", "2h"), (*witness, "--witness-age", "2")):
+        code, _, err = gossipfl(*command, *more)
         assert code == 2
         assert "GF100" in err
 
