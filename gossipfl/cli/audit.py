@@ -163,6 +163,7 @@ def _proof_verdict(data: bytes, hub: Key, witnesses: list[Key]) -> Result:
     from gossipfl.audit.cosignatures import require_cosignature
     from gossipfl.audit.proofs import parse_proof, verify_proof
     from gossipfl.audit.refused import AuditRefused
+    from gossipfl.audit.words import sentence
     from gossipfl.cli.times import stamp
 
     try:
@@ -184,7 +185,11 @@ def _proof_verdict(data: bytes, hub: Key, witnesses: list[Key]) -> Result:
         "witnesses": [{"name": name, "time": time} for name, time in times.items()],
         "problem": None,
     }
-    said = "" if proven.payload is None else f"\n  it says: {words(proven.payload)}"
+    said = (
+        ""
+        if proven.payload is None
+        else f"\n  it says: {sentence(proven.entry.kind, proven.payload)}"
+    )
     text = (
         f"VALID: entry {proven.index} of {checkpoint.origin}: {found['kind']}, "
         f"{stamp(proven.entry.time)}\n  in checkpoint {checkpoint.number} of "
@@ -204,6 +209,7 @@ async def _page(reader: LogReader, first: int | None, count: int) -> Result:
     from gossipfl.audit.checkpoints import parse_checkpoint
     from gossipfl.audit.entries import parse_entry
     from gossipfl.audit.notes import parse_note
+    from gossipfl.audit.words import sentence
     from gossipfl.cli.times import stamp
     from gossipfl.identity import short_name
 
@@ -221,7 +227,7 @@ async def _page(reader: LogReader, first: int | None, count: int) -> Result:
         entry = parse_entry(leaf)
         row: dict[str, Any] = {"entry": index, "time": entry.time, "kind": entry.kind.word}
         row["about"] = payload.subject.hex() if payload else None
-        row["says"] = words(payload.data) if payload else None
+        row["says"] = sentence(entry.kind, payload.data) if payload else None
         row["shown"] = short_name(payload.subject) if payload else "-"
         rows.append(row)
     witnesses = [s.name for s in note.signatures[1:]]
@@ -287,15 +293,6 @@ def key(args: Namespace) -> Result:
     member = load_identity(args.state).member
     data = {"log": str(log_key(member.key)), "witness": str(witness_key(member.key))}
     return Result(data, f"log:     {data['log']}\nwitness: {data['witness']}")
-
-
-def words(payload: bytes) -> str:
-    """What a payload says, on one line."""
-    if payload[:1] == b"{":
-        return payload[:200].decode("utf-8", "replace")
-    if payload[-1:] == b"\n" and payload.isascii():
-        return payload[:200].decode().replace("\n", " ")
-    return f"{len(payload)} bytes, signed by whom it is about or by who decided it"
 
 
 def key_of(path: Path) -> Key:

@@ -61,18 +61,15 @@ async def _erasures(log: OpenLog) -> int:
 
 async def _note_export(log: OpenLog, payloads: bool, written: int) -> None:
     """Who took an export is itself an entry."""
-    import getpass
-    import json
     import time
 
     from gossipfl.audit.entries import EntryKind, account_subject
-    from gossipfl.hub.log.drafts import Draft, stage
+    from gossipfl.cli.user import by_hand
+    from gossipfl.hub.log.said import Said, say
 
     if log.database is None:
         return
-    user = f"{getpass.getuser()} (command line)"
-    said = {"by": user, "bytes": written, "payloads": payloads}
-    data = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
-    draft = Draft(EntryKind.EXPORT, account_subject(user), data, int(time.time()))
+    told: Said = {"action": "export", "bytes": written, "payloads": payloads}
     async with log.database.transaction() as transaction:
-        await stage(transaction, [draft])
+        about = account_subject(by_hand())
+        await say(transaction, EntryKind.EXPORT, told, int(time.time()), about=about)

@@ -121,8 +121,8 @@ def run(args: Namespace) -> Result:
 def erase(args: Namespace) -> Result:
     """By the hub that runs, or here if none does; both leave the same."""
     import asyncio
-    import getpass
 
+    from gossipfl.cli.user import by_hand
     from gossipfl.hub.settings import load_settings
 
     settings = load_settings([args.config])
@@ -139,8 +139,7 @@ def erase(args: Namespace) -> Result:
     async def work() -> Stage:
         database = await open_database(settings.dsn, password=password_of(settings))
         try:
-            by = f"{getpass.getuser()} (command line)"
-            return await Hand(database, identity).erase(subject, by, ERASE_WAIT_S)
+            return await Hand(database, identity).erase(subject, by_hand(), ERASE_WAIT_S)
         except DatabaseError as error:
             raise UserError("GF801", f"{error}; the erasure goes on when it is asked again") from (
                 error

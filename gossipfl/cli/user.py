@@ -74,7 +74,7 @@ def add(args: Namespace) -> Result:
     password = _password(args.password_file)
 
     async def work(users: Users, sessions: Sessions) -> str:
-        code = await users.add(args.name, Role(args.role), labels)
+        code = await users.add(args.name, Role(args.role), labels, by_hand())
         if password is not None:
             await users.redeem(code, password)
         return code
@@ -109,7 +109,7 @@ def list_(args: Namespace) -> Result:
 
 def disable(args: Namespace) -> Result:
     async def work(users: Users, sessions: Sessions) -> None:
-        await users.disable(args.name)
+        await users.disable(args.name, by_hand())
         await sessions.end_all(args.name, "disabled on the hub's machine", is_out=True)
 
     _on_database(args.config, work)
@@ -118,7 +118,7 @@ def disable(args: Namespace) -> Result:
 
 def login_link(args: Namespace) -> Result:
     async def work(users: Users, sessions: Sessions) -> str:
-        return await users.link(args.name)
+        return await users.link(args.name, by_hand())
 
     code = _on_database(args.config, work)
     return Result({"name": args.name, "code": code}, _code_text(args.name, code))
@@ -153,6 +153,13 @@ def _on_database(config: Path, work: Callable[[Users, Sessions], Awaitable[T]]) 
             await database.close()
 
     return asyncio.run(run())
+
+
+def by_hand() -> str:
+    """Who works at the hub's machine, as the log names whoever did something there."""
+    import getpass
+
+    return f"{getpass.getuser()} (command line)"
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -81,6 +81,7 @@ class Api:
                 round_s=float(settings.star.round_s),
                 live_s=float(settings.star.live_s),
                 global_epsilon=settings.star.global_epsilon or None,
+                hub=hub.identity.signer.device,
             ),
             time.time,
             secrets.randbits(64),

@@ -29,7 +29,6 @@ from gossipfl.errors import UserError
 from gossipfl.hub.auth import passwords
 from gossipfl.hub.auth.authenticator import COOKIE
 from gossipfl.hub.auth.routes import REFRESH_COOKIE
-from gossipfl.hub.auth.schema import MIGRATIONS
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.auth.tokens import ACCESS_S, Tokens
 from gossipfl.hub.database import Database, open_database
@@ -42,7 +41,7 @@ API = "/api/v1/auth"
 
 @pytest.fixture
 async def database(dsn: str) -> AsyncIterator[Database]:
-    database = await open_database(dsn, MIGRATIONS)
+    database = await open_database(dsn)
     yield database
     await database.close()
 

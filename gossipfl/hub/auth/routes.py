@@ -22,6 +22,7 @@ from gossipfl.net.tls import leaf_of
 
 REFRESH_COOKIE = "__Host-gossipfl-refresh"
 API = "/api/v1/auth"
+CODE = "a login code"  # stands where a name would: no user can have it
 
 
 class AuthApi:
@@ -68,7 +69,7 @@ class AuthApi:
 
     async def token(self, hub: Any, call: Call) -> TokenAnswer:
         user = await self._checked(call)
-        pair = await self._auth.sessions.begin(user.name, user.role, user.labels)
+        pair = await self._auth.sessions.begin(user.name, user.role, user.labels, how="password")
         return _answer(pair, user.role)
 
     async def refresh(self, hub: Any, call: Call) -> TokenAnswer:
@@ -88,7 +89,7 @@ class AuthApi:
         self._auth.require_patience(name, address)
         user = await self._auth.users.check(name, call.body.password)
         if user is None:
-            self._auth.failed(name, address)
+            await self._auth.failed(name, address)
             raise Problem(403, "GF830", "the old password is another one")
         try:
             await self._auth.users.change(name, call.body.new_password)
@@ -100,16 +101,16 @@ class AuthApi:
 
     async def link(self, hub: Any, call: Call) -> TokenAnswer:
         address = call.origin
-        self._auth.require_patience("link", address)
+        self._auth.require_patience(CODE, address)
         try:
             user = await self._auth.users.redeem(call.body.code, call.body.password)
         except UserError as error:
             raise malformed(f"{error.title}: {error.cause}") from None
         if user is None:
-            self._auth.failed("link", address)
+            await self._auth.failed(CODE, address)
             raise unauthorised("this link has been used, has expired, or never was")
         await self._auth.sessions.end_all(user.name, "a login link was used")
-        pair = await self._auth.sessions.begin(user.name, user.role, user.labels)
+        pair = await self._auth.sessions.begin(user.name, user.role, user.labels, how="login code")
         return _answer(pair, user.role)
 
     async def device(self, hub: Any, call: Call) -> TokenAnswer:
@@ -128,7 +129,9 @@ class AuthApi:
     async def login(self, hub: Any, call: Call) -> web.Response:
         require_own_origin(call.request)
         user = await self._checked(call)
-        pair = await self._auth.sessions.begin(user.name, user.role, user.labels, has_csrf=True)
+        pair = await self._auth.sessions.begin(
+            user.name, user.role, user.labels, has_csrf=True, how="browser"
+        )
         return _in_cookies(pair, SessionAnswer(user.name, user.role, pair.csrf, pair.expires_in_s))
 
     async def extend(self, hub: Any, call: Call) -> web.Response:
@@ -160,14 +163,16 @@ class AuthApi:
     async def add(self, hub: Any, call: Call) -> LinkAnswer:
         body = call.body
         try:
-            code = await self._auth.users.add(body.name, body.role, body.labels)
+            code = await self._auth.users.add(
+                body.name, body.role, body.labels, call.caller.subject
+            )
         except UserError as error:
             raise Problem(409, error.code, error.cause) from None
         return LinkAnswer(body.name, code, LINK_S)
 
     async def disable(self, hub: Any, call: Call) -> User:
         try:
-            user = await self._auth.users.disable(call.path["name"])
+            user = await self._auth.users.disable(call.path["name"], call.caller.subject)
         except UserError as error:
             raise Problem(409, error.code, error.cause) from None
         await self._auth.sessions.end_all(
@@ -177,7 +182,7 @@ class AuthApi:
 
     async def new_link(self, hub: Any, call: Call) -> LinkAnswer:
         try:
-            code = await self._auth.users.link(call.path["name"])
+            code = await self._auth.users.link(call.path["name"], call.caller.subject)
         except UserError as error:
             raise Problem(404, error.code, error.cause) from None
         return LinkAnswer(call.path["name"], code, LINK_S)
@@ -187,7 +192,7 @@ class AuthApi:
         self._auth.require_patience(name, address)
         user = await self._auth.users.check(name, call.body.password)
         if user is None:
-            self._auth.failed(name, address)
+            await self._auth.failed(name, address)
             raise Problem(401, "GF830", "no user has this name and this password")
         return user
 

@@ -70,17 +70,23 @@ class Auth:
     def require_patience(self, name: str, address: str) -> None:
         """Raises Problem 429 if too many logins failed of late: of this name from this address (so
         that nobody can lock others out), or from this address at all."""
-        now = self._monotonic()
-        if not (
-            self._by_name.allow(_pair(name, address), now, cost=0.0)
-            and self._by_address.allow(address, now, cost=0.0)
-        ):
+        if not self._is_patient(name, address):
             raise too_many("too many failed logins", RETRY_S)
 
-    def failed(self, name: str, address: str) -> None:
+    def _is_patient(self, name: str, address: str) -> bool:
+        now = self._monotonic()
+        return self._by_name.allow(_pair(name, address), now, cost=0.0) and self._by_address.allow(
+            address, now, cost=0.0
+        )
+
+    async def failed(self, name: str, address: str) -> None:
+        """Counted, and in the log. Raises DatabaseError."""
         now = self._monotonic()
         self._by_name.allow(_pair(name, address), now)
         self._by_address.allow(address, now)
+        await self.users.refused(name, is_throttled=False)
+        if not self._is_patient(name, address):
+            await self.users.refused(name, is_throttled=True)
 
 
 def _pair(name: str, address: str) -> str:

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.hub.auth.tokens import ACCESS_S, LEEWAY_S, Claims, Tokens
 from gossipfl.hub.database import Database, Transaction
+from gossipfl.hub.log.said import say
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.problems import unauthorised
 
@@ -66,8 +68,11 @@ class Sessions:
         *,
         lasts_s: int = REFRESH_S,
         has_csrf: bool = False,
+        how: str = "",
     ) -> Pair:
         """A new session; the oldest ones of the same subject end if there are too many.
+
+        how: by what a person came in, for the log: one entry a minute, however often it does.
 
         Raises Problem 401 if the subject was shut out since it proved who it is.
         """
@@ -97,6 +102,10 @@ class Sessions:
                 now,
                 now + lasts_s,
             )
+            if how:
+                told, about = {"action": "login", "how": how}, account_subject(subject)
+                key = f"login/{subject}/{how}/{now // 60}"
+                await say(transaction, EntryKind.LOGIN, told, now, about=about, key=key)
         csrf = secrets.token_urlsafe(16) if has_csrf else ""
         access = self._tokens.mint(subject, role, family, now, labels, csrf)
         return Pair(access, f"{family}.{secret}", csrf=csrf)

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.errors import UserError
 from gossipfl.hub.auth import passwords
-from gossipfl.hub.database import Conflict, Database, Row
+from gossipfl.hub.database import Conflict, Database, Row, Transaction
+from gossipfl.hub.log.said import Said, say
 from gossipfl.hub.rest.access import Role
 
 NAME = re.compile(r"[a-z][a-z0-9._-]{1,31}")
@@ -49,8 +51,13 @@ class Users:
         self._log_n = log_n
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
 
-    async def add(self, name: str, role: Role, labels: Mapping[str, str] | None = None) -> str:
-        """A new user; the code of its login link. Raises UserError GF832 or GF833."""
+    async def add(
+        self, name: str, role: Role, labels: Mapping[str, str] | None = None, by: str = ""
+    ) -> str:
+        """A new user; the code of its login link. `by`: who makes it, for the log.
+
+        Raises UserError GF832 or GF833.
+        """
         found = dict(labels or {})
         if not NAME.fullmatch(name):
             raise UserError("GF832", f"{name!r} is no user name: a-z, 0-9, . _ -, 2 to 32 of them")
@@ -71,11 +78,19 @@ class Users:
                     msgspec.json.encode(found).decode(),
                     int(self._clock()),
                 )
+                told: Said = {"action": "create", "role": role.value, "limited": bool(found)}
+                await self._log(transaction, name, told, by)
         except Conflict:
             raise UserError("GF832", f"there is a user {name!r} already") from None
-        return await self.link(name)
+        return await self.link(name, by)
 
-    async def link(self, name: str) -> str:
+    async def _log(self, transaction: Transaction, name: str, told: Said, by: str = "") -> None:
+        """An entry about the account `name`. `by`: whoever changed it, if that was another."""
+        doer = account_subject(by) if by else None
+        now, about = int(self._clock()), account_subject(name)
+        await say(transaction, EntryKind.ACCOUNT, told, now, about=about, by=doer)
+
+    async def link(self, name: str, by: str = "") -> str:
         """A code with which the user can set a password, once. Older codes count no more."""
         now, code = int(self._clock()), secrets.token_hex(LINK_BYTES)
         async with self._database.transaction() as transaction:
@@ -93,6 +108,7 @@ class Users:
                 name,
                 now + LINK_S,
             )
+            await self._log(transaction, name, {"action": "link"}, by)
         return code
 
     async def has_operator(self) -> bool:
@@ -131,6 +147,8 @@ class Users:
                 hashed,
                 row["subject"],
             )
+            told: Said = {"action": "password", "how": "a login code"}
+            await self._log(transaction, row["subject"], told)
         return await self.get(row["subject"])
 
     async def check(self, name: str, password: str) -> User | None:
@@ -148,8 +166,27 @@ class Users:
             await transaction.execute(
                 "UPDATE auth_users SET password = ? WHERE name = ?", hashed, name
             )
+            told: Said = {"action": "password", "how": "the old password"}
+            await self._log(transaction, name, told)
 
-    async def disable(self, name: str) -> User:
+    async def refused(self, name: str, *, is_throttled: bool) -> None:
+        """Somebody failed to come in as `name`. Strangers cannot make the log grow: it has one such
+        entry an hour for each account, and one for all names that are none."""
+        now = int(self._clock())
+        action = "throttled" if is_throttled else "refused"
+        async with self._database.transaction() as transaction:
+            row = await transaction.row("SELECT name FROM auth_users WHERE name = ?", _plain(name))
+            known = row["name"] if row is not None else ""
+            await say(
+                transaction,
+                EntryKind.LOGIN,
+                {"action": action},
+                now,
+                about=account_subject(known),
+                key=f"login/{known}/{action}/{now // 3_600}",
+            )
+
+    async def disable(self, name: str, by: str = "") -> User:
         """Nobody can log in as this user any more. Its sessions are ended by who calls.
 
         Raises UserError GF833, also for the last operator: somebody must be able to steer.
@@ -170,6 +207,7 @@ class Users:
                 raise UserError("GF833", f"{name!r} is the last operator")
             await transaction.execute("UPDATE auth_users SET disabled = 1 WHERE name = ?", name)
             await transaction.execute("DELETE FROM auth_links WHERE subject = ?", name)
+            await self._log(transaction, name, {"action": "disable"}, by)
         found = await self.get(name)
         if found is None:
             raise UserError("GF833", f"there is no user {name!r}")
@@ -187,7 +225,7 @@ class Users:
         return [_user(row) for row in rows]
 
     async def _row(self, name: str) -> Row | None:
-        if "\0" in name:
+        if _plain(name) != name:
             return None
         async with self._database.transaction(write=False) as transaction:
             return await transaction.row("SELECT * FROM auth_users WHERE name = ?", name)
@@ -196,6 +234,11 @@ class Users:
         passwords.require_good(password, name)
         async with self._hashing:
             return await asyncio.to_thread(passwords.make, password, self._log_n)
+
+
+def _plain(name: str) -> str:
+    """What a store takes as text."""
+    return name.replace("\0", "")
 
 
 def _user(row: Row) -> User:

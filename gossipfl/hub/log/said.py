@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from gossipfl.audit.entries import EntryKind
 from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Transaction
-from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.log.drafts import Draft, stage
 
 VALUE_CHARS_MAX = 400  # a reason that a person typed
 
@@ -27,14 +27,32 @@ async def said(
     *,
     about: bytes,
     by: bytes | None = None,
+    key: str | None = None,
 ) -> Draft:
     """The draft of one entry, for the caller to stage in this writing transaction.
 
     what: "action" and values that name nobody. about: 16 bytes, a device id or `account_subject`.
-    by: who did it, if that is somebody else; it is named by pseudonym.
+    by: who did it, if that is somebody else; it is named by pseudonym. key: as `Draft.key`: what
+    strangers can cause is logged at most once under a key that bounds it.
     """
     told = {k: v[:VALUE_CHARS_MAX] if isinstance(v, str) else v for k, v in what.items()}
     if by is not None and by != about:
         told["by"] = (await pseudonyms.within(transaction, [by]))[by]
     data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
-    return Draft(kind, about, data, now)
+    return Draft(kind, about, data, now, key)
+
+
+async def say(
+    transaction: Transaction,
+    kind: EntryKind,
+    what: Said,
+    now: int,
+    *,
+    about: bytes,
+    by: bytes | None = None,
+    key: str | None = None,
+) -> None:
+    """Staged at once; see `said`."""
+    await stage(
+        transaction, [await said(transaction, kind, what, now, about=about, by=by, key=key)]
+    )

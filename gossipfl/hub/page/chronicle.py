@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gossipfl.audit.entries import EntryKind
+from gossipfl.audit.words import sentence
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError
 from gossipfl.identity import short_name
@@ -164,7 +165,7 @@ class Chronicle:
             case EntryKind.ALARM:
                 return self._alarm(entry, data)
             case _:
-                return _in_words(data)
+                return sentence(entry.kind, data)
 
     def _receipt(self, entry: Logged, subject: bytes, data: bytes, is_old: bool) -> str:
         known = self.known(subject)

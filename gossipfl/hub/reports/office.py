@@ -123,7 +123,7 @@ class Office:
 
     async def _note(self, body: bytes, size: int, by: str) -> None:
         digest = hashlib.sha256(body).hexdigest()
-        told = {"by": by, "entries": size, "report": "compliance", "sha256": digest}
+        told = {"action": "report", "entries": size, "report": "compliance", "sha256": digest}
         data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
         key = f"report/{size}/{digest}"
         draft = Draft(EntryKind.REPORT, account_subject(by), data, self._clock(), key)

@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 
 from gossipfl.aggregation.guard import require_mergeable
+from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.codecs import CodecError, decode_update, encode_update, require_size
 from gossipfl.config import Limits
 from gossipfl.errors import Fault, PeerError
 from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Database, Transaction
+from gossipfl.hub.log.said import say
 from gossipfl.hub.rest.problems import Problem, conflict, malformed, plain, too_many
 from gossipfl.hub.star import books, clients
 from gossipfl.hub.star.budget import Account, Ceilings, Unasked, counted, terms_of
@@ -113,23 +115,27 @@ class Admission:
                 if not await clients.prove(tx, client):
                     raise conflict("this registration has been used; sign another one")
                 return replace(known, name=client.name, seen=now), False
-            client = replace(client, labels=await self._use_code(tx, code, now))
+            inviter, labels = await self._use_code(tx, code, now)
+            client = replace(client, labels=labels)
             if await clients.count(tx) >= clients.CLIENTS_MAX:
                 raise too_many(f"there are {clients.CLIENTS_MAX} clients already", 3_600)
             await clients.add(tx, client)
+            doer, told = account_subject(inviter), {"action": "admit"}
+            await say(tx, EntryKind.DECISION, told, now, about=client.id, by=doer)
         return client, True
 
-    async def _use_code(self, tx: Transaction, code: str, now: int) -> dict[str, str]:
-        """The labels that come with it."""
+    async def _use_code(self, tx: Transaction, code: str, now: int) -> tuple[str, dict[str, str]]:
+        """Who made it, and the labels that come with it. Raises Problem 403."""
         used = await tx.row(
             "UPDATE star_codes SET uses = uses - 1 WHERE digest = ? AND uses > 0 AND expires > ?"
-            " RETURNING labels",
+            " RETURNING made_by, labels",
             code_digest(code),
             now,
         )
         if used is None:
             raise Problem(403, "GF840", "this code is unknown, used up or has expired")
-        return msgspec.json.decode(used["labels"] or "{}", type=dict[str, str])
+        labels = msgspec.json.decode(used["labels"] or "{}", type=dict[str, str])
+        return str(used["made_by"]), labels
 
     # --- updates ---------------------------------------------------------------------------
 

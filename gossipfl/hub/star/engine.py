@@ -323,8 +323,8 @@ class Engine:
             await tx.lock(books.LOCK)
             for row in await books.take_faults(tx):
                 self._charge(row, now)
-            gone = await self._erased.look(tx, self._reputation)
-            await books.add_version(tx, new.without(gone))
+            new = new.without(await self._erased.look(tx, self._reputation))
+            await merging.keep(tx, new, len(entries), settings.hub)
             await books.move_round(tx, round_.number, RoundState.CLOSED, RoundState.DONE)
             await books.set_state(tx, "reputation", self._reputation.dump(now))
             await books.set_state(tx, "stopping", self._stopping.dump())

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from gossipfl.anomaly import PEERS_MIN
+from gossipfl.audit.entries import EntryKind
 from gossipfl.bundle.archive import Bundle
 from gossipfl.codecs import decode_update
 from gossipfl.events import MergeFailed, MergeFinished, StartMerge
-from gossipfl.hub.database import Row
+from gossipfl.hub.database import Row, Transaction
+from gossipfl.hub.log.said import Said, say
+from gossipfl.hub.star import books
 from gossipfl.hub.star.job import Job
-from gossipfl.hub.star.values import Details, Part, Round
+from gossipfl.hub.star.values import Details, Part, Round, Version
 from gossipfl.interfaces import Evaluation
 from gossipfl.messages import Training
 from gossipfl.parameters import Layout, Vector
@@ -171,3 +174,17 @@ def details(
         kept_old=event.kept_old,
         stopped=cause.value if cause is not None else "",
     )
+
+
+async def keep(tx: Transaction, made: Version, updates: int, hub: bytes) -> None:
+    """A merged version, and the log's entry about it. Raises Conflict if there is one already."""
+    await books.add_version(tx, made)
+    told: Said = {
+        "action": "merge",
+        "round": made.round,
+        "version": made.number,
+        "updates": updates,
+        "rule": made.details.rule,
+        "digest": made.digest.hex(),
+    }
+    await say(tx, EntryKind.MODEL, told, int(made.created), about=hub)

@@ -14,4 +14,5 @@ class StarSettings:
     versions_kept: int = 50  # guess: global models kept whole beside checkpoints
     rounds_kept: int = 3  # protocol "the newest 3": rounds whose updates are kept whole
     global_epsilon: float | None = None  # of all clients' releases together; None: no such budget
+    hub: bytes = bytes(16)  # the hub's device, which made the models that the log tells of
     invitation_uses_max: int = 10_000  # as clients

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
-from gossipfl.hub.database import Conflict
+from gossipfl.hub.database import Conflict, Transaction
+from gossipfl.hub.log.said import Said, say
 from gossipfl.hub.rest.access import INSIGHT, OPERATORS
 from gossipfl.hub.rest.bodies import KIB, OCTETS
 from gossipfl.hub.rest.problems import Problem, absent, conflict
@@ -23,6 +25,7 @@ from gossipfl.hub.star.admission import code_digest
 from gossipfl.hub.star.client_routes import API, TAG
 from gossipfl.hub.star.service import Star
 from gossipfl.hub.star.values import RoundState
+from gossipfl.policies import Accepted
 
 CODE_BYTES = 16  # 128 bits, in hex: it is typed into shells, where a leading dash is an option
 CHECKPOINTS_MAX = 1_000  # guess
@@ -82,6 +85,7 @@ class SteeringApi:
                 call.caller.subject,
                 msgspec.json.encode(call.body.labels).decode(),
             )
+            await self._log(tx, call, {"action": "invite", "uses": call.body.uses})
         return m.Invitation(code, call.body.uses, expires)
 
     async def bundle(self, hub: Any, call: Call) -> o.BundleAnswer:
@@ -94,6 +98,7 @@ class SteeringApi:
             await star.shelf.add_bundle(
                 tx, bundle, call.body, call.caller.subject, int(star.clock())
             )
+            await self._log(tx, call, {"action": "bundle", "bundle": bundle.id.hex()})
         star.engine.wake()
         return o.BundleAnswer(bundle.id.hex(), bundle.manifest.name, bundle.layout.count)
 
@@ -105,6 +110,8 @@ class SteeringApi:
             accepted = star.shelf.verify(call.body)
             async with star.database.transaction() as tx:
                 is_new = await star.shelf.add(tx, accepted, call.caller.subject, now)
+                if is_new:
+                    await self._log(tx, call, _strategy(accepted))
                 newest = await books.newest_round(tx)
         except PeerError as error:
             raise Problem(422, "GF846", str(error)) from None
@@ -141,6 +148,8 @@ class SteeringApi:
                 await storage.add_checkpoint(
                     tx, body.name, version.number, body.note, call.caller.subject, now
                 )
+                told: Said = {"action": "checkpoint", "name": body.name, "version": version.number}
+                await self._log(tx, call, told)
         except Conflict:
             raise conflict(f"there is a checkpoint {body.name!r} already") from None
         return o.CheckpointView(
@@ -159,6 +168,9 @@ class SteeringApi:
             async with self._star.database.transaction() as tx:
                 await tx.lock(books.LOCK)
                 restored = await storage.restore(tx, name, self._star.clock())
+                if restored is not None:
+                    told: Said = {"action": "restore", "name": name, "version": restored.number}
+                    await self._log(tx, call, told)
         except Conflict:
             raise conflict("a round was merged at this instant; ask again") from None
         except storage.OtherBundle:
@@ -173,6 +185,7 @@ class SteeringApi:
         async with self._star.database.transaction() as tx:
             if not await storage.drop_checkpoint(tx, call.path["name"]):
                 raise absent(f"there is no checkpoint {call.path['name']!r}")
+            await self._log(tx, call, {"action": "drop", "name": call.path["name"]})
 
     async def storage(self, hub: Any, call: Call) -> o.StorageView:
         size = await self._star.database.size_bytes()
@@ -182,23 +195,48 @@ class SteeringApi:
     async def cleanup(self, hub: Any, call: Call) -> o.CleanupAnswer:
         async with self._star.database.transaction() as tx:
             await tx.lock(books.LOCK)
-            return await storage.cleanup(
+            done = await storage.cleanup(
                 tx, call.body.versions_kept, is_dry_run=call.body.is_dry_run
             )
+            if not call.body.is_dry_run:
+                told: Said = {"action": "cleanup", "models": done.models, "updates": done.updates}
+                await self._log(tx, call, told)
+        return done
 
     # --- blocks ----------------------------------------------------------------------------
 
     async def block(self, hub: Any, call: Call) -> o.BlockAnswer:
-        return await self._set_block(call.body.client_id, call.body.reason)
+        return await self._set_block(call, call.body.client_id, call.body.reason)
 
     async def unblock(self, hub: Any, call: Call) -> o.BlockAnswer:
-        return await self._set_block(call.body.client_id, "")
+        return await self._set_block(call, call.body.client_id, "")
 
-    async def _set_block(self, name: str, reason: str) -> o.BlockAnswer:
+    async def _set_block(self, call: Call, name: str, reason: str) -> o.BlockAnswer:
         async with self._star.database.transaction() as tx:
             if not await clients.block(tx, bytes.fromhex(name), reason):
                 raise absent("there is no such client")
+            told: Said = {"action": "unblock"}
+            if reason:
+                told = {"action": "block", "reason": reason}
+            await self._log(tx, call, told, bytes.fromhex(name))
         if reason:
             await self._star.auth.sessions.end_all(name, "blocked", is_out=True)
         self._star.engine.wake()
         return o.BlockAnswer(name, bool(reason), reason)
+
+    async def _log(
+        self, tx: Transaction, call: Call, told: Said, about: bytes | None = None
+    ) -> None:
+        """What an operator did: about a client, or about that operator itself."""
+        by, now = account_subject(call.caller.subject), int(self._star.clock())
+        await say(tx, EntryKind.DECISION, told, now, about=about or by, by=by)
+
+
+def _strategy(accepted: Accepted) -> Said:
+    policy = accepted.policy
+    return {
+        "action": "strategy",
+        "policy": accepted.digest.hex(),
+        "rule": policy.rule,
+        "run": policy.run,
+    }
