@@ -22,7 +22,6 @@ from device_agent import logs, memory, status
 from device_agent.first_head import FirstHeadStore
 from device_agent.job import JobLoader
 from device_agent.local_server import LocalServer
-from device_agent.notify import Notifier
 from device_agent.onlooker import Onlooker, Said
 from device_agent.own_node import own_node
 from device_agent.progress import Progress
@@ -49,6 +48,7 @@ from gossipfl.identity import short_name
 from gossipfl.interfaces import Trainer
 from gossipfl.net.client import Client
 from gossipfl.net.driver import Driver
+from gossipfl.net.notify import Notifier
 from gossipfl.net.ports import NodeLike, Ports
 from gossipfl.net.server import Server
 from gossipfl.net.tls import TlsFiles, client_context, server_context

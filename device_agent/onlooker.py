@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from device_agent.notify import Notifier
 from device_agent.progress import Progress
 from gossipfl.events import Effect, Event, Notice, Start, Stored, StoreFailed, Topic
+from gossipfl.net.notify import Notifier
 from gossipfl.net.ports import Hooks
 
 HAND_S = 5.0  # how long a local request waits for the node to have handled it
@@ -35,7 +35,7 @@ class Onlooker:
 
     @property
     def hooks(self) -> Hooks:
-        return Hooks(self._event, self._effect, self._turn)
+        return Hooks(self._event, self._effect, self._turn, self._feed)
 
     async def hand(self, event: Event, submit: Callable[[Event], Awaitable[None]]) -> Said:
         """Gives the node an event by `submit` and waits until it is handled: what was said."""
@@ -79,6 +79,10 @@ class Onlooker:
         if awaited is not None and not awaited[0].done():
             awaited[0].set_result(None)
         self._current = None
+        self._feed()
+
+    def _feed(self) -> None:
+        """The watchdog, from the driver's own loop: who feeds it is who would hang."""
         watchdog_s = self._notifier.watchdog_s
         if watchdog_s is not None and time.monotonic() - self._fed_at > watchdog_s / 4:
             self._fed_at = time.monotonic()

@@ -34,6 +34,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Device", "reputation", "reputation", "what it thinks of its peers, and why"),
     ("Device", "quarantine", "reputation", "who is shut out here; let one in again"),
     ("Device", "predict", "models", "use the device's current model on an input"),
+    ("Device", "service", "service", "the systemd units of agent and hub: install, uninstall"),
     ("Fleet", "fleet", "fleet", "make a fleet, its operators and its issuer"),
     ("Fleet", "invite", "invite", "print a line with which devices may join"),
     ("Fleet", "policy", "policy", "the signed settings of the fleet: show, issue"),

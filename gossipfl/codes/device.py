@@ -51,6 +51,11 @@ DEVICE: dict[str, ErrorEntry] = {
         "the end of its log is above; the whole log is in the folder of that device",
         Exit.NO,
     ),
+    "GF109": ErrorEntry(
+        "the systemd unit cannot be put in its place or taken away",
+        "run it as root on a machine with systemd, with gossipfl installed in /opt or /usr",
+        Exit.CONFIG,
+    ),
     "GF108": ErrorEntry(
         "the scenario file cannot be used",
         "correct the place named; docs/reference/scenarios.md says what may stand where",

@@ -7,6 +7,7 @@ import logging
 import secrets
 import signal
 import ssl
+import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
@@ -35,12 +36,14 @@ from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.supervisor import Supervisor
 from gossipfl.identity import short_name
 from gossipfl.messages import Role
+from gossipfl.net.notify import Notifier
 from gossipfl.net.tls import NO_CHECK_TIME
 
 log = logging.getLogger(__name__)
 
 SPACE_S = 2.0  # fault table: it recovers in less than ten seconds after space returns
 PROBE_BYTES = 64 * 1024  # guess: a few receipts
+TURN_S = 10.0  # twice the longest that the node's loop sleeps (`net.driver.BEAT_S`)
 END_S = 10.0  # requests under way get so long at the end; systemd gives 90 s
 
 
@@ -73,6 +76,7 @@ class Service:
         self._stop = asyncio.Event()
         self.address: Address | None = None
         self.ready = asyncio.Event()
+        self._notifier = Notifier()
         self.hub: Hub | None = None
 
     def stop(self) -> None:
@@ -112,20 +116,39 @@ class Service:
                 supervisor.start("measurer", api.measurer.run, is_vital=False)
             await self._serve(parts, hub, api, tls)
             self.ready.set()
+            self._notifier.ready(f"answers at {self.address.url}" if self.address else "")
             await self._until_stopped(supervisor)
+            self._notifier.stopping()
             log.info("stopping")
 
     async def _until_stopped(self, supervisor: Supervisor) -> None:
         stopping = asyncio.create_task(self._stop.wait())
         failing = asyncio.create_task(supervisor.failed())
         try:
-            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            ends = {stopping, failing}
+            while not any(task.done() for task in ends):
+                self._feed()
+                await asyncio.wait(ends, timeout=self._beat_s, return_when=asyncio.FIRST_COMPLETED)
             if failing.done():
                 failing.result()
         finally:
             for task in (stopping, failing):
                 task.cancel()
             await asyncio.gather(stopping, failing, return_exceptions=True)
+
+    @property
+    def _beat_s(self) -> float | None:
+        watchdog_s = self._notifier.watchdog_s
+        return None if watchdog_s is None else watchdog_s / 3
+
+    def _feed(self) -> None:
+        """The watchdog: from the loop that serves, while the node's own loop goes on as well."""
+        watchdog_s = self._notifier.watchdog_s
+        station = self.hub.leader.station if self.hub is not None else None
+        if watchdog_s is None:
+            return
+        if station is None or time.monotonic() - station.turned_at < max(watchdog_s, TURN_S):
+            self._notifier.alive()
 
     async def _serve(
         self, parts: AsyncExitStack, hub: Hub, api: Api, tls: ssl.SSLContext | None

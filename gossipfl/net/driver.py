@@ -250,13 +250,27 @@ class Driver:
         await self._inbox.put(await self._ports.heavy.call(work))
 
     async def _commit(self, effect: Commit) -> bool:
+        commit = partial(self._ports.store.commit, effect.batch)
         try:
-            await self._ports.disk.call(partial(self._ports.store.commit, effect.batch))
+            await self._patiently(self._ports.disk.call(commit))
         except (StoreError, OSError) as error:
             self._answers.append(StoreFailed(effect.commit, str(error)))
             return False
         self._answers.append(Stored(effect.commit))
         return True
+
+    async def _patiently(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for it, and say now and then that only the disk is slow, for COMMIT_S at most."""
+        task = asyncio.ensure_future(work)
+        try:
+            for _ in range(int(COMMIT_S / BEAT_S)):
+                done, _pending = await asyncio.wait({task}, timeout=BEAT_S)
+                if done:
+                    break
+                self._hooks.on_wait()
+            await task
+        finally:
+            task.cancel()
 
     async def _reload(self) -> None:
         while True:

@@ -64,3 +64,4 @@ class Hooks:
     on_event: Callable[[Event], None] = _nothing
     on_effect: Callable[[Effect], None] = _nothing
     on_turn: Callable[[], None] = _nothing  # at least every five seconds while the loop is healthy
+    on_wait: Callable[[], None] = _nothing  # as often, while a commit takes long: the disk is slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from gossipfl.fleet.files import write_file
 from gossipfl.fleet.folders import find_issuer
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.fleet.tokens import Tokens
+from gossipfl.hub import service as service_room
 from gossipfl.hub import supervisor
 from gossipfl.hub.database import DatabaseFull
 from gossipfl.hub.database.sqlite import SqliteDatabase
@@ -31,6 +33,7 @@ from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.service import Service
 from gossipfl.hub.settings import HubSettings, load_settings
 from gossipfl.messages import Role
+from gossipfl.net.ports import Hooks
 
 WAIT_S = 20.0
 
@@ -207,6 +210,34 @@ async def test_a_killed_background_task_is_restarted_and_reported(
             found = await until_status(service, 200)  # it runs again
             (again,) = [t for t in asyncio.all_tasks() if t.get_name() == "hub-recorder"]
             assert not again.done()
+
+
+async def test_systemd_is_told_and_a_node_that_hangs_starves_its_watchdog(
+    settings: HubSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "300000")
+    monkeypatch.setattr(service_room, "TURN_S", 0.3)
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(systemd, lambda: heard.append(systemd.recv(200)))
+        async with running(settings) as (service, hub):
+            await until(lambda: heard.count(b"WATCHDOG=1") >= 2)
+            assert heard[0].startswith(b"READY=1\nSTATUS=answers at http")
+            await until_status(service, 200)
+            station = hub.leader.station
+            assert station is not None
+            monkeypatch.setattr(station, "_turned", lambda: None)
+            station._driver._hooks = Hooks()  # its loop turns no more
+            station.turned_at -= 10
+            before = heard.count(b"WATCHDOG=1")
+            await asyncio.sleep(0.5)
+            assert heard.count(b"WATCHDOG=1") <= before + 1
+        await until(lambda: b"STOPPING=1" in heard)
+        loop.remove_reader(systemd)
 
 
 async def test_alerts_that_cannot_be_sent_as_configured_stop_the_start(

@@ -373,6 +373,30 @@ async def test_nothing_overtakes_a_commits_outcome() -> None:
     assert made.node.kinds()[:3] == ["Start", "Stored", "PeerSeen"]
 
 
+async def test_while_a_commit_takes_long_somebody_is_told_and_nothing_else_is_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(driver_module, "BEAT_S", 0.01)
+    waited: list[bool] = []
+    made = bench(hooks=Hooks(on_wait=lambda: waited.append(made.node.saw(Stored))))
+    gate = threading.Event()
+    commit = made.store.commit
+
+    def slow(batch: Batch) -> None:
+        assert gate.wait(10)
+        commit(batch)
+
+    made.store.commit = slow  # type: ignore[method-assign]
+    made.node.on(Start, Commit(1, Batch(seq=1, head=b"head 1")))
+    async with running(made):
+        async with asyncio.timeout(10):
+            while len(waited) < 3:  # noqa: ASYNC110 - what is counted is called from outside
+                await asyncio.sleep(0.005)
+        gate.set()
+        await made.sees(Stored)
+    assert not any(waited)
+
+
 async def test_a_disk_that_cannot_be_read_is_tried_until_it_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

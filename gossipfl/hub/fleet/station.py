@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -86,8 +87,10 @@ class FleetStation:
             self.traffic,
         )
         self._discovery_key = identity.discovery_key
-        self._driver = Driver(self.node, self._ports(), Hooks(on_effect=self._on_effect))
+        self._driver = Driver(self.node, self._ports(), self._hooks())
         self.addresses: list[Address] = []
+        self.turned_at = time.monotonic()
+        """When the node's loop was last seen to go on."""
         self._fixed = False
 
     async def run(self) -> None:
@@ -122,6 +125,12 @@ class FleetStation:
             cut_off=self._server.cut_off,
             head_changed=self._head_changed,
         )
+
+    def _hooks(self) -> Hooks:
+        return Hooks(on_effect=self._on_effect, on_turn=self._turned, on_wait=self._turned)
+
+    def _turned(self) -> None:
+        self.turned_at = time.monotonic()
 
     def _on_effect(self, effect: Effect) -> None:
         if isinstance(effect, Notice):
