@@ -127,6 +127,8 @@ class Parcels:
         if known.member.replaces is not None:
             core.reputation.inherit(known.member.replaces, known.member.device)
             core.expel(known.member.replaces)
+        if known.member.device in core.blocked:
+            core.steering.block()  # a hub's or an operator's cannot be, and now it is known whose
         if pending.parked is not None:
             core.intake.check_head(
                 pending, pending.parked, known.digest, pending.update, pending.tls_key

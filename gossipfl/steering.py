@@ -81,7 +81,7 @@ class Steering:
     def apply(self) -> None:
         """Make the policy in force the one we follow; a new run or bundle opens a lineage."""
         core = self._core
-        self._block()
+        self.block()
         core.trial.look()
         found = core.policies.in_force(core.device, core.time(), core.trial.declines)
         if (found and found.digest) == (core.in_force and core.in_force.digest):
@@ -120,20 +120,22 @@ class Steering:
             core.publisher.forget_update()
             core.rounds.number = 0
 
-    def _block(self) -> None:
+    def block(self) -> None:
         """Whom the newest policy blocks is shut out by everybody, whoever that policy is for.
 
-        Not if that were half of the devices or more: a stolen operator's key could cut a fleet to
-        pieces that no revocation of it would ever reach.
+        Devices only, and not if that were half of them or more: a stolen operator's key could cut
+        a fleet to pieces, or from its hubs and issuers, and no revocation of it would ever get in.
         """
         core = self._core
         latest = core.policies.latest(core.time())
         wanted = frozenset(latest.policy.blocked) if latest is not None else frozenset()
         if wanted:
+            members = [k.member for k in core.roster.members()]
+            wanted -= {m.device for m in members if m.role is not Role.DEVICE}
             here = {
-                k.member.device
-                for k in core.roster.members()
-                if k.member.role is Role.DEVICE and not core.roster.is_over(k.member.device)
+                m.device
+                for m in members
+                if m.role is Role.DEVICE and not core.roster.is_over(m.device)
             }
             if 2 * len(wanted & here) >= len(here):
                 wanted = frozenset()

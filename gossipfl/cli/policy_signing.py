@@ -23,6 +23,7 @@ from gossipfl.cli.policy_rollout import (
 from gossipfl.errors import UserError
 
 if TYPE_CHECKING:
+    from gossipfl.fleet.documents import OpenPolicy
     from gossipfl.fleet.proposals import BundleRef, Change
     from gossipfl.messages import Policy
 
@@ -52,7 +53,9 @@ def add_signing(verbs: Any) -> None:
     sign = verbs.add_parser("sign", help="sign a proposed policy, having read what it says")
     sign.add_argument("file", type=Path, metavar="FILE", help="the unsigned policy")
     sign.add_argument("--operator", type=Path, required=True, metavar="DIR", help="who signs")
-    sign.add_argument("--prev", type=Path, metavar="FILE", help="the policy before: shows changes")
+    sign.add_argument(
+        "--prev", type=Path, metavar="FILE", help="the policy before it; with --hub it is fetched"
+    )
     sign.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: FILE.gfp")
     sign.add_argument("--yes", action="store_true", help="do not ask")
     sign.add_argument("--to", type=Path, metavar="SOCKET", help="hand it to a running agent")
@@ -87,8 +90,9 @@ def policy_propose(args: Namespace) -> Result:
     policy = proposals.open_proposal(data)
     files.write_file(output, data, files.PUBLIC_MODE)
     shown = {"proposal": number, "file": str(output), "policy": _described(policy)}
-    text = f"{_text(policy)}\nwritten to {output}; next: gossipfl policy sign {output} --operator"
-    return Result(shown, f"{text} DIR")
+    before = f"--prev {args.prev}" if args.hub is None else f"--hub {args.hub}"
+    text = f"{_text(policy)}\nwritten to {output}; next: gossipfl policy sign {output}"
+    return Result(shown, f"{text} --operator DIR {before}")
 
 
 def _propose_here(args: Namespace, change: Change) -> bytes:
@@ -144,7 +148,8 @@ def policy_sign(args: Namespace) -> Result:
     """Sign what was read, write it, and hand it on: to an agent, to a hub, or to nobody."""
     import msgspec
 
-    from gossipfl.cli.policy import describe, hand_over
+    from gossipfl.cli.policy import hand_over
+    from gossipfl.cli.policy_words import describe
     from gossipfl.config import Limits
     from gossipfl.fleet import documents, files, proposals
     from gossipfl.fleet.folders import find_official
@@ -152,9 +157,7 @@ def policy_sign(args: Namespace) -> Result:
     official = find_official(args.operator)
     policy = proposals.open_proposal(files.read_file(args.file, Limits().entry_bytes))
     _require_ours(policy, official.member.fleet)
-    prev = documents.open_policy(files.read_file(args.prev)) if args.prev else None
-    if prev is not None and (policy.prev, policy.version) != (prev.digest, prev.policy.version + 1):
-        raise UserError("GF701", f"it does not follow {args.prev}")
+    prev = _before(args, policy)
     documents.require_sense(policy)
     said = _text(policy)
     if prev is not None:
@@ -173,6 +176,30 @@ def policy_sign(args: Namespace) -> Result:
     words = issued["words"] if issued else spread_text(spread)
     text = f"{said}\nsigned, written to {output}"
     return Result(shown, f"{text}\n{words}".rstrip())
+
+
+def _before(args: Namespace, policy: Policy) -> OpenPolicy | None:
+    """The policy that it follows, without which nobody sees what it changes. None: the first.
+
+    A hub may hand it over: it has to have the very digest that the proposal names.
+    """
+    from gossipfl.fleet import documents, files
+
+    if policy.prev is None:
+        if policy.version != 1:
+            raise UserError("GF701", f"it follows no policy, yet it has number {policy.version}")
+        return None
+    if args.prev is not None:
+        data = files.read_file(args.prev)
+    elif args.hub is not None:
+        data = HubClient(args).fetch(f"/api/v1/policy/objects/{policy.prev.hex()}")
+    else:
+        hint = "`gossipfl policy history --hub` and GET /api/v1/policy/objects/DIGEST have it"
+        raise UserError("GF100", "--prev names the policy before: it shows what changes", hint)
+    prev = documents.open_policy(data)
+    if (policy.prev, policy.version) != (prev.digest, prev.policy.version + 1):
+        raise UserError("GF701", f"it does not follow {args.prev or 'what the hub has'}")
+    return prev
 
 
 def _require_ours(policy: Policy, fleet: bytes) -> None:
@@ -211,12 +238,12 @@ def _whom(policy: dict[str, Any]) -> str:
 
 
 def _described(policy: Policy) -> dict[str, Any]:
-    from gossipfl.cli.policy import described_policy
+    from gossipfl.cli.policy_words import described_policy
 
     return described_policy(policy)
 
 
 def _text(policy: Policy) -> str:
-    from gossipfl.cli.policy import policy_text
+    from gossipfl.cli.policy_words import policy_text
 
     return policy_text(_described(policy))

@@ -195,7 +195,13 @@ def check_dates(certificate: x509.Certificate, at: int) -> None:
         )
 
 
+YEAR_10000 = 253_402_300_800
+"""In seconds since the epoch: Python's calendar ends there, a signed number need not."""
+
+
 def show_time(at: int) -> str:
+    if at >= YEAR_10000:
+        return f"after the year 9999 ({at} s)"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -18,6 +18,7 @@ from gossipfl.errors import PeerError, UserError
 from gossipfl.fleet.documents import require_sense
 from gossipfl.identity import device_name, parse_device_name, short_name
 from gossipfl.messages import Count, Gate, Label, Policy, Privacy, Seconds, Stop
+from gossipfl.objects import digest
 from gossipfl.wire import decode, encode
 
 Name = Annotated[str, Meta(min_length=4, max_length=64)]
@@ -194,7 +195,7 @@ def differences(before: Policy, after: Policy) -> list[str]:
     found = []
     for name in before.__struct_fields__:
         old, new = getattr(before, name), getattr(after, name)
-        if old != new and name not in ("version", "prev", "issued", "bundle_object"):
+        if old != new and name not in ("version", "prev", "issued"):
             found.append(f"{name}: {_shown(old)} -> {_shown(new)}")
     return found
 
@@ -207,6 +208,16 @@ def _shown(value: Any) -> str:
             return ", ".join(short_name(item) for item in value) or "none"
         case msgspec.Struct():
             plain = msgspec.structs.asdict(value)
-            given = [f"{k} {v}" for k, v in plain.items() if v is not None and k != "sums"]
+            given = [f"{k} {_within(v)}" for k, v in plain.items() if v is not None]
             return " ".join(given) or "none"
     return str(value)
+
+
+def _within(value: Any) -> str:
+    """A field of a field. Long ones by their digest: what counts is that they are not the same."""
+    if isinstance(value, msgspec.Struct):
+        return f"({_shown(value)})"
+    text = str(value)
+    if len(text) <= 64:
+        return text
+    return f"{text[:32]}... (digest {digest(text.encode()).hex()[:16]})"

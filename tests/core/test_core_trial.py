@@ -414,6 +414,25 @@ def test_nobody_can_be_made_to_refuse_half_of_a_fleet() -> None:
                             for d in table.devices), 60.0)  # fmt: skip
 
 
+def test_hubs_and_operators_cannot_be_blocked() -> None:
+    """It is through them that the revocation of a stolen key comes."""
+    table = Fleet(4)
+    hubs = [table.device(keys=table.fleet.admit(Role.HUB)) for _ in range(2)]
+    table.introduce()
+    table.advance(20.0)
+    stolen = table.fleet.admit(Role.OPERATOR)
+    told, *_, shut = table.devices[:4]
+    named = [*(hub.id for hub in hubs), table.fleet.operator.device, shut.id]
+    table.issue(told, blocked=named, signed_by=stolen)
+    table.until(lambda: all(d.node.view().blocked for d in table.devices), 60.0)
+    for each in table.devices:
+        assert device_name(shut.id) in each.node.view().blocked
+        assert not {device_name(hub.id) for hub in hubs} & set(each.node.view().blocked)
+        assert all(each.node.refused(hub.keys.tls_key) is None for hub in hubs)
+    table.send(hubs[0], RevocationReceived(table.fleet.revoke(stolen.device, "stolen")))
+    table.until(lambda: all(not d.node.view().blocked for d in table.devices if d != shut), 120.0)
+
+
 def test_a_block_outlives_a_restart() -> None:
     table = Fleet(5)
     told, liar = table.devices[0], table.devices[4]

@@ -29,7 +29,7 @@ from gossipfl.fleet.proposals import (
     propose,
 )
 from gossipfl.identity import device_name
-from gossipfl.messages import Gate, Policy, Stop
+from gossipfl.messages import Gate, Policy, Privacy, Stop, Sums
 from gossipfl.objects import digest
 
 CANARIES = [device_name(b"c" * 16), device_name(b"d" * 16)]
@@ -210,7 +210,9 @@ def test_a_proposal_is_signed_once_it_was_read(
     assert desk_of.run("policy", "propose", "@c.json", *more)[0] == 0
     capsys.readouterr()
     signing = ("policy", "sign", "@2.gfu", "--operator", str(desk_of.fleet.path))
-    assert desk_of.run(*signing)[0] != 0, "nobody is there to confirm it"
+    assert desk_of.run(*signing, "--yes")[0] != 0, "nobody could see what changes"
+    assert "--prev" in capsys.readouterr().err
+    assert desk_of.run(*signing, "--prev", "@1.gfp")[0] != 0, "nobody is there to confirm it"
     assert "--yes" in capsys.readouterr().err
     assert not (desk_of.folder / "2.gfp").exists()
     assert desk_of.run(*signing, "--prev", "@1.gfp", "--yes", "--json")[0] == 0
@@ -218,6 +220,42 @@ def test_a_proposal_is_signed_once_it_was_read(
     assert (shown["version"], shown["canary"], shown["blocked"]) == (2, CANARIES, [BLOCKED])
     opened = documents.open_policy((desk_of.folder / "2.gfp").read_bytes())
     assert opened.policy.issued > 0
+
+
+def test_who_signs_sees_all_of_it(desk_of: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hub that was broken into writes the proposal."""
+    desk_of.issue("-o", "@1.gfp")
+    opened = documents.open_policy((desk_of.folder / "1.gfp").read_bytes())
+    signing = ("policy", "sign", "@2.gfu", "--operator", str(desk_of.fleet.path), "--yes")
+    signing += ("--prev", "@1.gfp")
+
+    def propose_odd(**fields: Any) -> int:
+        odd = msgspec.structs.replace(
+            opened.policy, **{"prev": opened.digest, "version": 2} | fields
+        )
+        (desk_of.folder / "2.gfu").write_bytes(pack_proposal(odd))
+        return desk_of.run(*signing)[0]
+
+    assert propose_odd(f=0, not_before=2**40, bundle_object=b"o" * 32) == 0
+    said = capsys.readouterr().out
+    for part in ("assumes   0 liars", "after the year 9999", "f: None -> 0", "bundle_object: "):
+        assert part in said
+    for wrong in ({"version": 2**53}, {"prev": None}, {"prev": b"p" * 32}):
+        assert propose_odd(**wrong) != 0
+        assert "follow" in capsys.readouterr().err
+
+
+def test_what_changes_within_a_field_is_shown(first: Held) -> None:
+    group = [bytes([n]) * 16 for n in range(9)]
+    summing = [
+        msgspec.structs.replace(
+            first.policy, privacy=Privacy(mode="group-sum", sums=Sums(devices=devices))
+        )
+        for devices in (group, [*group[:-1], b"z" * 16])
+    ]
+    [line] = differences(*summing)
+    old, new = line.removeprefix("privacy: ").split(" -> ")
+    assert old != new
 
 
 def test_nobody_signs_for_another_fleet_or_out_of_order(

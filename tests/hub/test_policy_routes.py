@@ -85,6 +85,27 @@ async def proposed(hub: Stand, **change: Any) -> tuple[Any, bytes]:
     return made, await asyncio.to_thread(hub.hand.call, "GET", path)
 
 
+async def test_a_number_that_does_not_follow_is_refused(hub: Stand) -> None:
+    first = hub.operator.policy()
+    await knows(hub, first)
+    _, payload = await proposed(hub, rule="median")
+    far = msgspec.structs.replace(open_proposal(payload), version=2**53)
+    signed = documents.policy_object(far, hub.operator.official)
+    assert (await refused(send(hub, f"{API}/issue?wait_s=0", signed)))[0] == 409
+    history = await hub.ask("GET", f"{API}/history")
+    assert [policy["version"] for policy in history["policies"]] == [1]
+
+
+async def test_of_two_policies_issued_at_once_one_is_taken(hub: Stand) -> None:
+    await knows(hub, hub.operator.policy())
+    rivals = [sign(hub.operator, (await proposed(hub, rule=r))[1]) for r in ("median", "krum")]
+    asked = [send(hub, f"{API}/issue?wait_s=0", rival) for rival in rivals]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    wrong = [each for each in found if isinstance(each, example().Refused)]
+    assert [each.status for each in wrong] == [409]
+    assert len((await hub.ask("GET", f"{API}/history"))["policies"]) == 2
+
+
 async def test_a_proposal_is_signed_elsewhere_and_issued(hub: Stand) -> None:
     first = hub.operator.policy()
     await knows(hub, first)

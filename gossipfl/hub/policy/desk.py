@@ -121,7 +121,7 @@ async def take(tx: Transaction, accepted: Accepted, by: str, now: int) -> bool:
 
 async def add(tx: Transaction, policy: Policy, note: str, by: str, now: int) -> Proposal | None:
     """None if so many are open already."""
-    await tx.lock("policy proposals")
+    await alone(tx)
     row = await tx.row("SELECT COUNT(*) AS n FROM policy_proposals WHERE state = 'open'")
     if row is not None and row["n"] >= OPEN_MAX:
         return None
@@ -159,8 +159,14 @@ async def get(tx: Transaction, name: str) -> Proposal | None:
     return None if row is None else Proposal.of(row)
 
 
+async def alone(tx: Transaction) -> None:
+    """Nobody else, at any instance, changes proposals or issues until this transaction ends."""
+    await tx.lock("policy proposals")
+
+
 async def withdraw(tx: Transaction, name: str) -> bool:
     """False if there is no open one of this name."""
+    await alone(tx)
     found = await get(tx, name)
     if found is None or found.state is not State.OPEN:
         return False

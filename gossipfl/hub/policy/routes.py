@@ -141,6 +141,7 @@ class PolicyApi:
     async def policy_issue(self, hub: Any, call: Call) -> m.IssueAnswer:
         query: m.IssueQuery = call.query
         async with self._star.database.transaction() as tx:
+            await desk.alone(tx)  # else two instances take two policies of one number
             held = await self._held(tx)
             accepted = _verified(held, call.body)
             is_new = await desk.take(tx, accepted, call.caller.subject, hub.clock())
@@ -197,7 +198,9 @@ def _verified(held: Policies, data: bytes) -> Accepted:
     if accepted.rank <= newest.rank:
         what = f"policy {newest.policy.term}.{newest.policy.version} is newer: propose again"
         raise conflict(what)
-    if accepted.policy.prev != newest.digest and not accepted.by_issuer:
+    before = next((a for a in held.accepted() if a.digest == accepted.policy.prev), None)
+    follows = before is None or accepted.policy.version == before.policy.version + 1
+    if not follows or (accepted.policy.prev != newest.digest and not accepted.by_issuer):
         raise conflict("it does not follow the newest policy: propose again")
     if missing is not None:
         raise conflict("the policy before it is not known here")
