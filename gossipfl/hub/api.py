@@ -24,6 +24,7 @@ from gossipfl.hub.alerts.routes import AlertApi
 from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.erasing.routes import ErasingApi
+from gossipfl.hub.fleet.release import ReleaseApi, ReleaseForms
 from gossipfl.hub.health import HealthApi
 from gossipfl.hub.hub import Hub
 from gossipfl.hub.log.routes import AuditApi
@@ -199,6 +200,8 @@ def table(
         *reports.routes(),
         *page.routes(),
         *AlertForms(auth, page.feed).routes(),
+        *ReleaseApi().routes(),
+        *ReleaseForms(auth).routes(),
     ]
 
 

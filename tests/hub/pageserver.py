@@ -22,11 +22,13 @@ from cryptography.x509.oid import NameOID
 from logkit import SIGNER
 from pagekit import FLEET, Story, kept
 
+from gossipfl.events import Event
 from gossipfl.hub.alerts.forms import AlertForms
 from gossipfl.hub.alerts.routes import AlertApi
 from gossipfl.hub.auth.routes import AuthApi
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.fleet.release import ReleaseApi, ReleaseForms
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.guests import Guests
@@ -46,6 +48,7 @@ class Served:
     log: HubLog
     feed: Feed
     clock: Clock
+    given: list[Event]  # to the hub's node
 
 
 @asynccontextmanager
@@ -74,8 +77,12 @@ async def served(
     office = Office(database, log, SIGNER, FLEET, lambda: int(clock.now), "digits")
     reports = ReportsApi(office, feed, usual)
     table = [*AuthApi(auth).routes(), *page.routes(), *reports.routes(), *AlertApi().routes()]
-    table += AlertForms(auth, feed).routes()
-    hub = SimpleNamespace(database=database, clock=lambda: int(clock.now))
+    table += [*AlertForms(auth, feed).routes(), *ReleaseApi().routes()]
+    table += ReleaseForms(auth).routes()
+    given: list[Event] = []
+    station = SimpleNamespace(give=lambda event: given.append(event) is None)
+    leader = SimpleNamespace(station=station)
+    hub = SimpleNamespace(database=database, clock=lambda: int(clock.now), leader=leader)
     Dispatcher(hub, table, who, as_page=page.as_page).install(app)
     runner = web.AppRunner(app, shutdown_timeout=1.0, **SERVER_OPTIONS)
     await runner.setup()
@@ -84,7 +91,7 @@ async def served(
     following = asyncio.create_task(feed.run())
     try:
         url = f"https://127.0.0.1:{runner.addresses[0][1]}"
-        yield Served(url, auth, database, log, feed, clock)
+        yield Served(url, auth, database, log, feed, clock, given)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

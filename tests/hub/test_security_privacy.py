@@ -77,6 +77,7 @@ TABLE = {
     ("GET", "/api/v1/alerts"): "oah",
     ("POST", "/api/v1/alerts/{alert}/acknowledge"): "o",
     ("POST", "/alerts/acknowledge"): PUBLIC,
+    ("POST", "/quarantine/release"): PUBLIC,
     ("GET", "/api/v1/users"): "o",
     ("POST", "/api/v1/users"): "o",
     ("POST", "/api/v1/users/{name}/disable"): "o",
@@ -116,6 +117,7 @@ TABLE = {
     ("GET", "/api/v1/policy/proposals/{proposal}/payload"): "oah",
     ("DELETE", "/api/v1/policy/proposals/{proposal}"): "o",
     ("POST", "/api/v1/policy/issue"): "o",
+    ("POST", "/api/v1/security/release-device"): "o",
 }
 LETTERS = {
     Role.OPERATOR: "o",

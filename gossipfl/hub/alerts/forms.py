@@ -35,21 +35,30 @@ class AlertForms:
         return [replace(made, tag="page")]
 
     async def acknowledge_by_form(self, hub: Any, call: Call) -> web.Response:
-        require_own_origin(call.request)
-        cookie = call.request.cookies.get(COOKIE)
-        if cookie is None:
-            raise unauthorised("nobody is signed in")
-        try:
-            claims = await self._auth.sessions.check(cookie)
-        except TokenError as error:
-            raise unauthorised(str(error)) from None
-        given = form_fields(call.body)
-        shown = given.get("csrf", "")
-        if not claims.csrf or not hmac.compare_digest(shown.encode(), claims.csrf.encode()):
-            raise forbidden("the form is not of this page")
-        if claims.role is not Role.OPERATOR:
-            raise forbidden("alerts are acknowledged by operators")
+        told = "alerts are acknowledged by operators"
+        who, given = await operator_of_form(self._auth, call, told)
         async with hub.database.transaction() as tx:
-            await acknowledged(tx, given.get("alert", ""), claims.subject, hub.clock())
+            await acknowledged(tx, given.get("alert", ""), who, hub.clock())
         await self._feed.look_at_alerts()
         return web.Response(status=303, headers={**HEADERS, "Location": "/#needs"})
+
+
+async def operator_of_form(auth: Auth, call: Call, told: str) -> tuple[str, dict[str, str]]:
+    """Who sends a form of our page, an operator, and its fields. `told`: what others are told.
+
+    Raises Problem 401 or 403."""
+    require_own_origin(call.request)
+    cookie = call.request.cookies.get(COOKIE)
+    if cookie is None:
+        raise unauthorised("nobody is signed in")
+    try:
+        claims = await auth.sessions.check(cookie)
+    except TokenError as error:
+        raise unauthorised(str(error)) from None
+    given = form_fields(call.body)
+    shown = given.get("csrf", "")
+    if not claims.csrf or not hmac.compare_digest(shown.encode(), claims.csrf.encode()):
+        raise forbidden("the form is not of this page")
+    if claims.role is not Role.OPERATOR:
+        raise forbidden(told)
+    return claims.subject, given

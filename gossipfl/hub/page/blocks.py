@@ -181,7 +181,10 @@ def security(facts: Facts, fleet: Roster, rows: Sequence[DeviceRow]) -> Security
         why = reasons(facts, fleet, device)
         lines.append(WeightLine(name, short, state, fleet.series.get(device, ()), why))
         if state in KEPT_OUT:
-            out.append(Out(name, short, state, note(facts, fleet, device), _since(fleet, device)))
+            seen = facts.sightings.get(device)
+            may_end = seen is not None and seen.state == "quarantined" and state is State.SHUT_OUT
+            told = note(facts, fleet, device)
+            out.append(Out(name, short, state, told, _since(fleet, device), may_end))
     lines.sort(key=lambda line: (line.state not in KEPT_OUT, -len(line.reasons), line.name))
     faults = tuple(facts.chronicle.faults.most_common(8))
     alarms = tuple(reversed(facts.chronicle.alarms))[:8]

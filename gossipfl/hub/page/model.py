@@ -156,6 +156,7 @@ class Out:
     state: State
     why: str
     since: int | None
+    may_end: bool = False  # an operator may end it at the hub: it is the hub's own opinion
 
 
 @dataclass(frozen=True, slots=True)
