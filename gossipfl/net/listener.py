@@ -43,7 +43,8 @@ class Listener:
     """Accepts connections and hands them to protocols that `protocol` makes.
 
     `room` is asked before a handshake whether one more connection from an origin fits. `context`
-    None: plain TCP. `per_address` and `in_all`: how many handshakes may be under way.
+    None: plain TCP. `per_address` and `in_all`: how many handshakes may be under way; `at_once`:
+    how many are begun before others' requests get a turn.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Listener:
         *,
         per_address: int = HANDSHAKES_PER_ADDRESS,
         in_all: int = HANDSHAKES,
+        at_once: int = BACKLOG,
     ) -> None:
         self._protocol = protocol
         self._context = context
@@ -64,6 +66,7 @@ class Listener:
         self._traffic = traffic
         self._per_address = per_address
         self._in_all = in_all
+        self._at_once = at_once
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()  # with those that were aborted just now
         self._by_origin: dict[str, dict[asyncio.Task[None], _Begun]] = {}  # oldest first
@@ -103,9 +106,10 @@ class Listener:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """All that are waiting, so that a crowd is turned away faster than it can queue up."""
+        """With peers all that are waiting, so that a crowd is turned away faster than it can queue
+        up. The loop calls again while some wait."""
         loop = asyncio.get_running_loop()
-        for _ in range(BACKLOG):
+        for _ in range(self._at_once):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

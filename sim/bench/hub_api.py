@@ -49,6 +49,7 @@ ASKERS, ASKED_PER_S, CALM_S = 20, 60, 15.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clients", type=int, default=1_000, metavar="N", help="registered")
+    parser.add_argument("--selected", type=int, default=500, metavar="N", help="for a round")
     parser.add_argument("--senders", type=int, default=200, metavar="N", help="at one instant")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="of updates")
     parser.add_argument("--slow", type=int, default=SLOW, metavar="N", help="slow connections")
@@ -184,14 +185,14 @@ class _Bench:
         self._token = ""
         self._token = self._ask("POST", "/api/v1/auth/token", body)["access_token"]
 
-    def start_training(self, clients: int) -> None:
+    def start_training(self, clients: int, selected: int) -> None:
         """Give the hub a bundle and a policy: the first round opens."""
         octets, official = "application/octet-stream", self.fleet.operator().load()
         bundle = read_bytes(MNIST_CNN)
         self._ask("POST", "/api/v1/training/bundle", bundle, octets)
         job = documents.Job.of(read(bundle), bundle)
         choices = documents.Choices(
-            n=clients + 1, attackers=0, rule=RULE, codec=CODEC, sample=clients
+            n=clients + 1, attackers=0, rule=RULE, codec=CODEC, sample=selected
         )
         made = documents.next_policy(job, choices, None, official.member, int(time.time()))
         policy = documents.policy_object(made, official)
@@ -230,7 +231,7 @@ class _Bench:
         found = load.until("registered")
         registered = _cpu_s(self._process.pid)
         progress(f"{found['registered']} clients registered in {found['registered_s']} s")
-        self.start_training(args.clients)
+        self.start_training(args.clients, args.selected)
         load.until("started")
         began, load_now = _cpu_s(self._process.pid), os.getloadavg()[0]
         measured = load.until("measured")
@@ -244,6 +245,7 @@ class _Bench:
             "clients": found["registered"],
             "registered_per_s": round(args.clients / found["registered_s"]),
             "registered_cpu_ms": round(1e3 * (registered - before) / args.clients, 2),
+            "selected": args.selected,
             "senders": args.senders,
             "seconds": args.seconds,
             **measured,

@@ -21,9 +21,9 @@ OCTETS = "application/octet-stream"
 
 KIB = 1024
 JSON_BYTES_MAX = 64 * KIB  # issue: arrays above travel in a binary form
-START_S = 7.0  # fault table: who drips is closed within ten seconds, two of them lingering
+START_S = 6.0  # fault table: who drips is closed within ten seconds, two of them lingering
 READ_BYTES_PER_S = 16 * KIB  # protocol: what came, after START_S, has to keep ahead of this
-STALL_S = 7.0  # no byte for so long ends it; as START_S
+STALL_S = 6.0  # no byte for so long ends it; as START_S
 STRANGER_S = 5.0  # protocol: as headers. Without a token a body has 64 KiB at most
 
 T = TypeVar("T")

@@ -27,7 +27,8 @@ CONNECTIONS_MAX = 1_024  # guess: 200 clients at one instant, 500 slow ones, and
 PER_ADDRESS = 128  # guess: a site behind one address; a trusted proxy, or this machine, has no cap
 HANDSHAKES = 512  # guess: two seconds of a core
 HANDSHAKES_PER_ADDRESS = 256  # guess: so many star clients behind one address start at one instant
-STALL_S = 7.0  # fault table: what is stalled is closed within ten seconds, two of them lingering
+AT_ONCE = 1  # a handshake takes 2 ms, and a request several turns of the loop
+STALL_S = 6.0  # fault table: what is stalled is closed within ten seconds, two of them lingering
 READ_BYTES_PER_S = 16 * 1024  # protocol: the least that a reader takes of a long answer
 KEEPALIVE_S = 75.0  # as the peer server's
 DESCRIPTORS = 256  # guess: databases, the hub's node, files
@@ -152,6 +153,7 @@ class Doors:
             self.traffic,
             per_address=HANDSHAKES_PER_ADDRESS,
             in_all=HANDSHAKES,
+            at_once=AT_ONCE,
         )
 
     async def open(self, host: str, port: int) -> int:

@@ -73,8 +73,7 @@ class Engine:
         self._wake.set()
 
     async def run(self) -> None:
-        """Lead whenever nobody else does, until cancelled. Raises DatabaseError: who supervises
-        this starts it again."""
+        """Lead whenever nobody else does, until cancelled. Raises DatabaseError: start it again."""
         while True:
             lease = await self._database.lease(LEASE)
             if lease is not None:
@@ -259,6 +258,7 @@ class Engine:
             return await self._move(round_, RoundState.DONE)
         kept = [row for row in rows if row["client"] not in blocked]
         entries = await asyncio.to_thread(merging.decoded, job, kept)
+        del rows, kept  # a thousand bodies are not needed twice
         if not entries:
             return await self._move(round_, RoundState.DONE)
         base = from_bytes(whole.body)
