@@ -28,6 +28,7 @@ HUB_STATE = Path("/var/lib/gossipfl-hub")
 PEER_STATE = Path("/var/lib/peer")  # of another device, without which nobody merges
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
 WAIT_S = 40.0
+CPU_SHARES = 100_000  # the usual group has 1,024
 KEPT = {"gossipfl-agent.service", "gossipfl-hub.service", "multi-user.target.wants"}
 
 PROGRAM = """#!/opt/gossipfl/bin/python
@@ -66,6 +67,9 @@ def cgroups() -> Iterator[None]:
         if name == "cpuset":
             for key in ("cpuset.cpus", "cpuset.mems"):
                 (own / key).write_text((parent / key).read_text())
+        if name in ("cpu", "cpu,cpuacct"):
+            # As much as is wanted: what else runs on this machine is not what is measured.
+            (own / "cpu.shares").write_text(str(CPU_SHARES))
         (own / "cgroup.procs").write_text(str(os.getpid()))
         made.append(own)
         before.append(parent)
