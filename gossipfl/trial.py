@@ -234,10 +234,10 @@ class Trial:
 
     def _is_worse(self, gate: Gate, accuracy: float | None, loss: float | None) -> str | None:
         """Why it is not good enough, or ""; None if nothing could be measured."""
-        if loss is None or math.isnan(loss):
-            return None
+        if loss is None or (math.isnan(loss) and accuracy is None):
+            return None  # a device without held-out examples
         spare = self._spare
-        if math.isinf(loss):
+        if not math.isfinite(loss):
             return "its loss is not finite"
         if spare is None:
             return ""

@@ -51,17 +51,20 @@ class HubClient:
         password = files.read_file(args.password_file, PASSWORD_BYTES_MAX).decode().strip()
         login = {"name": args.user, "password": password}
         self._token = ""
-        self._token = self.json("POST", "/api/v1/auth/token", login)["access_token"]
+        told = self.json("POST", "/api/v1/auth/token", login)
+        if not isinstance(told, dict) or not isinstance(told.get("access_token"), str):
+            raise UserError("GF312", f"{self._url}: no hub's answer to a login")
+        self._token = told["access_token"]
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
         """JSON or nothing there, JSON back."""
         data = None if body is None else json.dumps(body).encode()
         found = self._call(method, path, data, "application/json")
-        return json.loads(found) if found else None
+        return _parsed(found, path) if found else None
 
     def send(self, path: str, body: bytes) -> Any:
         """Bytes there, JSON back."""
-        return json.loads(self._call("POST", path, body, "application/octet-stream"))
+        return _parsed(self._call("POST", path, body, "application/octet-stream"), path)
 
     def fetch(self, path: str) -> bytes:
         """Nothing there, bytes back."""
@@ -75,15 +78,23 @@ class HubClient:
             self._url + path, data=data, headers=headers, method=method
         )
         try:
-            with urllib.request.urlopen(
-                request, timeout=TIMEOUT_S, context=self._context
-            ) as answer:
+            with opener(self._context).open(request, timeout=TIMEOUT_S) as answer:
                 found: bytes = answer.read(ANSWER_BYTES_MAX)
                 return found
         except urllib.error.HTTPError as error:
             raise _problem(error, path) from error
         except (OSError, ValueError) as error:
             raise UserError("GF311", f"{self._url}: {error}") from error
+
+
+def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
+    """A hub's API sends nobody elsewhere: a token that went along would be another's."""
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *args: Any, **named: Any) -> None:
+            return None
+
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), Stay())
 
 
 def _problem(error: urllib.error.HTTPError, path: str) -> UserError:
@@ -93,9 +104,16 @@ def _problem(error: urllib.error.HTTPError, path: str) -> UserError:
         code, detail, hint = str(told["code"]), str(told["detail"]), str(told["hint"])
     except (ValueError, KeyError, TypeError):
         return UserError("GF312", f"{path}: HTTP {error.code}")
-    return UserError(code if code in ERRORS else "GF312", _plain(detail), _plain(hint) or None)
+    return UserError(code if code in ERRORS else "GF312", plain(detail), plain(hint) or None)
 
 
-def _plain(text: str) -> str:
+def _parsed(data: bytes, path: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise UserError("GF312", f"{path}: the answer is no JSON") from error
+
+
+def plain(text: str) -> str:
     """A hub's words go to a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text[:600])

@@ -246,6 +246,7 @@ def _fetched(args: Namespace) -> Result:
     import urllib.error
     import urllib.request
 
+    from gossipfl.cli.hub_client import opener
     from gossipfl.fleet import files
 
     if args.output is None or args.token_file is None:
@@ -259,8 +260,7 @@ def _fetched(args: Namespace) -> Result:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
     try:
         context = ssl.create_default_context(cafile=None if args.ca is None else str(args.ca))
-        secured = urllib.request.HTTPSHandler(context=context)
-        with urllib.request.build_opener(secured, _stay()).open(request, timeout=120) as answer:
+        with opener(context).open(request, timeout=120) as answer:
             data: bytes = answer.read(ANSWER_BYTES_MAX)
     except urllib.error.HTTPError as error:
         raise _refusal(error.code, error.read(65_536)) from error
@@ -278,26 +278,17 @@ def _require_private(url: str) -> None:
         raise UserError("GF806", f"{url}: over plain HTTP anybody on the way reads the token")
 
 
-def _stay() -> Any:
-    """A hub's API sends nobody elsewhere: a token that went along would be another's."""
-    import urllib.request
-
-    class Stay(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *args: Any, **named: Any) -> None:
-            return None
-
-    return Stay()
-
-
 def _refusal(status: int, body: bytes) -> UserError:
     """The hub's own words."""
+    from gossipfl.cli.hub_client import plain
+
     try:
         told = json.loads(body)
         code, detail = str(told["code"]), str(told["detail"])
     except (ValueError, KeyError, TypeError):
         code, detail = "", ""
     if code in ERRORS:
-        return UserError(code, detail)
+        return UserError(code, plain(detail))
     return UserError("GF806", f"the answer was {status}")
 
 

@@ -37,9 +37,18 @@ OLD = 0.9  # accuracy of the model that the fleet has
 class Shown(Toy):
     """A trainer whose accuracy is what the test says, and whose training may fail."""
 
-    def __init__(self, count: int, goal: int, accuracy: float | None, *, fails: bool = False):
+    def __init__(
+        self,
+        count: int,
+        goal: int,
+        accuracy: float | None,
+        *,
+        fails: bool = False,
+        measured: float | None = None,
+    ):
         super().__init__(count, goal)
         self.accuracy = accuracy
+        self.measured = measured  # in place of the loss
         self.fails = fails
 
     def train(self, base: Vector, training: Training, seed: int) -> Vector:
@@ -48,7 +57,8 @@ class Shown(Toy):
         return super().train(base, training, seed)
 
     def evaluate(self, parameters: Vector) -> Evaluation:
-        return Evaluation(self.loss(parameters), self.accuracy, 10)
+        loss = self.loss(parameters) if self.measured is None else self.measured
+        return Evaluation(loss, self.accuracy, 10)
 
 
 class Fleet(Table):
@@ -152,7 +162,7 @@ def test_the_old_model_serves_until_the_new_one_has_proved_itself() -> None:
     table.until(lambda: serves(canary) == table.new.bundle, 100.0)
 
 
-@pytest.mark.parametrize("what", ["cannot be loaded", "diverges", "is worse"])
+@pytest.mark.parametrize("what", ["cannot be loaded", "diverges", "is worse", "has no loss"])
 def test_a_bad_bundle_is_left_for_the_model_before(what: str) -> None:
     """Without anybody's help: the canary takes part in what the others do again."""
     table = Fleet()
@@ -161,6 +171,7 @@ def test_a_bad_bundle_is_left_for_the_model_before(what: str) -> None:
         "cannot be loaded": None,
         "diverges": Shown(6, 0, OLD, fails=True),
         "is worse": Shown(6, 0, OLD - 0.3),
+        "has no loss": Shown(6, 0, 0.0, measured=math.nan),
     }[what]
     before: list[Any] = []
 

@@ -183,6 +183,26 @@ async def test_the_accountant_is_asked_once_and_outside_of_transactions(
         assert budget["releases"] == 3
 
 
+def test_of_many_who_wait_for_the_accountant_the_first_one_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All clients of a round begin with the same account: 200 would take minutes one by one."""
+    counted_at: list[Account] = []
+    real = Account.affordable
+
+    def affordable(self: Account, spec: Any, terms: Any) -> int:
+        counted_at.append(self)
+        return real(self, spec, terms)
+
+    monkeypatch.setattr(Account, "affordable", affordable)
+    ceilings, terms = Ceilings(), terms_of(DEVICE)
+    assert terms is not None
+    for _ in range(20):
+        ceilings.ask(Account({}), DevicePrivacy(DEVICE.clip, DEVICE.z), terms)
+    assert len(counted_at) == 1
+    assert ceilings.refusal(Account({}), DevicePrivacy(DEVICE.clip, DEVICE.z), terms) is None
+
+
 def test_more_noise_counts_in_few_sizes_and_never_as_more_than_was_said() -> None:
     sizes = set()
     for number in range(1, 3_000):

@@ -352,6 +352,20 @@ async def test_an_address_has_its_share_and_no_more() -> None:
             each.close()
 
 
+async def test_who_holds_most_and_works_keeps_nobody_out_while_others_idle() -> None:
+    async with serving(connections_max=3, is_trusted=lambda origin: True) as site:
+        busy = [await site.raw(upload("/shout", 60_000)) for _ in range(2)]
+        await until(lambda: site.dispatcher._strangers_uploads.count == 2)
+        idle, writer = await site.raw(b"", "127.0.0.2")
+        await until(lambda: len(site.doors._open) == 3)
+        newcomer, another = await site.raw(b"", "127.0.0.3")
+        assert await closed(idle) == b""
+        assert site.doors.traffic.refused_address == 0
+        for each in (*(w for _, w in busy), writer, another):
+            each.close()
+        del newcomer
+
+
 async def test_a_full_house_of_requests_turns_the_next_one_away() -> None:
     async with serving(connections_max=2, is_trusted=lambda origin: True) as site:
         both = [await site.raw(upload("/shout", 60_000)) for _ in range(2)]

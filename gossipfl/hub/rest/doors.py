@@ -213,7 +213,9 @@ class Doors:
             return self._end_idle(origin)
         if len(self._open) < self._connections_max:
             return True
-        return self._end_idle(max(self._of, key=lambda of: self._of[of]))
+        # Of those who have an idle one: whoever holds most may be at work with all of them.
+        most = max(self._idle, key=lambda of: self._of[of], default="")
+        return self._end_idle(most)
 
     def _end_idle(self, origin: str) -> bool:
         """The longest idle one of an origin goes; False if all of them are being served."""

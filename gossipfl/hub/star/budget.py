@@ -111,10 +111,13 @@ class Ceilings:
         return None if fits else Refusal.SPENT.value
 
     def ask(self, account: Account, spec: Spec, terms: Terms) -> None:
-        """Takes up to a second of a core: for a thread."""
+        """Takes up to a second of a core: for a thread. Of many that wait, the first one asks."""
+        place = _place(account, spec, terms)
+        if place in self._known:
+            return
         most = account.spends.get(_kind(spec), 0)
         most += account.affordable(spec, terms) * _steps(spec)
-        self._known[_place(account, spec, terms)] = most
+        self._known[place] = most
         while len(self._known) > CEILINGS_MAX:
             self._known.popitem(last=False)
 
