@@ -385,3 +385,26 @@ def test_what_waits_for_a_signature_is_a_card() -> None:
     page = compose.page(facts(story(), proposals=2))
     card = next(n for n in page.needs if "to be signed" in n.title)
     assert (card.title, card.level) == ("2 policies to be signed", Level.NOTE)
+
+
+def test_what_a_canary_has_spent_counts_with_the_least_noise_of_its_policies() -> None:
+    told = story()
+    made = facts(told)
+    terms = Privacy(mode="local", epsilon=4.0, z=10.0)
+    usual = msgspec.structs.replace(made.chronicle.policies[-1], privacy=terms)
+    canary, other = told.honest[:2]
+    trial = msgspec.structs.replace(
+        usual, version=2, privacy=msgspec.structs.replace(terms, z=5.0), canary=[canary]
+    )
+    made.chronicle.policies[:] = [usual, trial]
+    spent = dict(told.sightings)
+    for device in (canary, other):
+        sighting = told.sightings[device]
+        assert sighting.head is not None
+        head = msgspec.structs.replace(sighting.head, ledger=ChainRef(11, bytes(32)))
+        spent[device] = replace(sighting, head=head)
+    page = compose.page(replace(made, sightings=spent))
+    assert page.privacy is not None
+    bars = {bar.name: bar.spent for bar in page.privacy.bars}
+    assert bars[device_name(other)] == spent_at_most(terms, 10)
+    assert bars[device_name(canary)] == spent_at_most(trial.privacy, 10)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Sequence
@@ -42,14 +43,17 @@ from gossipfl.hub.reports.schema import compliance_schema
 from gossipfl.hub.reports.signing import check, signed
 from gossipfl.hub.reports.stated import stated
 from gossipfl.hub.reports.summary import summary
-from gossipfl.hub.reports.tally import Tally
+from gossipfl.hub.reports.tally import Part, Tally
 from gossipfl.hub.reports.timeline import BINS_MAX, Durations, Timeline
 from gossipfl.hub.reports.value import cost_report
 from gossipfl.identity import Signer, device_name, short_name
 from gossipfl.messages import Merged, Policy, Privacy, Receipt, Refused
 from gossipfl.objects import Vouched, digest, pack_vouched, unpack_vouched
+from gossipfl.parameters import Layout, Tensor
 from gossipfl.privacy.gaussian import epsilon_of
+from gossipfl.privacy.protection import Unit
 from gossipfl.wire import decode, encode, open_envelope, seal
+from sim.fleet import Fleet
 
 KEY = log_key(SIGNER.key_id)
 LOG = LogPart("log", 100, 3, 1_800_000_040, 1_800_000_000, 1_800_000_038)
@@ -374,6 +378,67 @@ def test_local_privacy_states_every_field_and_what_the_releases_cost() -> None:
     assert (found.z, found.clip, found.sigma) == (6.0, 1.5, 2 * 1.5 * 6.0)
     assert "any two data sets" in (found.neighbours or "")
     assert found.unit == "device"
+
+
+def followed(*steps: dict[str, Any]) -> dict[str, Part]:
+    """Each of these policies, the first ones later, and after each a release of ann and of bob."""
+    fleet = Fleet(5)
+    who = {"ann": fleet.admit(), "bob": fleet.admit()}
+    job = fleet.job("x", Layout((Tensor("w", (8,), 0),)))
+    drafts = []
+    for number, step in enumerate(steps, 1):
+        now = 1_800_000_000 + number
+        told = {**step, "canary": [who[name].device for name in step.get("canary", ())]}
+        policy = Policy(
+            fleet.id, 0, number, 0, job.bundle, bytes(32), 1, 4, 1, now,
+            prev=None if number == 1 else bytes(32), **told,
+        )  # fmt: skip
+        sealed = seal("policy", encode(policy), fleet.operator.signer)
+        data = pack_vouched(Vouched(sealed, fleet.operator.member))
+        drafts.append(Draft(EntryKind.POLICY, fleet.operator.device, data, now))
+        for keys in who.values():
+            receipt = Receipt(
+                fleet.id, keys.device, number, number, job.lineage(), bytes(32), "nna", 0, now,
+                own=os.urandom(32),
+            )  # fmt: skip
+            data = seal("receipt", encode(receipt), keys.signer)
+            drafts.append(Draft(EntryKind.RECEIPT, keys.device, data, now))
+    tally = tally_of(drafts)
+    assert tally.chronicle.unreadable == 0
+    return {name: tally.parts[keys.device] for name, keys in who.items()}
+
+
+def local(z: float, **more: Any) -> Privacy:
+    return Privacy(mode="local", epsilon=8.0, z=z, **more)
+
+
+def test_a_canary_s_releases_count_with_the_least_noise_that_it_may_have_used() -> None:
+    """Whether it follows what is tried out or has gone back to the usual, no receipt says."""
+    less = followed({"privacy": local(10.0)}, {"privacy": local(0.5), "canary": ["ann"]})
+    assert less["ann"].spends == {(Unit.DEVICE, 10.0, 1.0): 1, (Unit.DEVICE, 0.5, 1.0): 1}
+    assert less["bob"].spends == {(Unit.DEVICE, 10.0, 1.0): 2}
+    more = followed({"privacy": local(0.5)}, {"privacy": local(10.0), "canary": ["ann"]})
+    assert more["ann"].spends == more["bob"].spends == {(Unit.DEVICE, 0.5, 1.0): 2}
+    bare = followed({"privacy": local(10.0)}, {"privacy": Privacy(), "canary": ["ann"]})
+    assert (bare["ann"].bare, bare["bob"].bare) == (1, 0)
+    over = followed(
+        {"privacy": local(10.0)},
+        {"privacy": local(0.5), "canary": ["ann"]},
+        {"privacy": local(9.0)},
+    )
+    assert over["ann"].spends[Unit.DEVICE, 9.0, 1.0] == 1
+    record = local(9.0, unit="record", sample_rate=0.1, steps=5)
+    mixed = followed({"privacy": local(10.0)}, {"privacy": record, "canary": ["ann"]})
+    assert mixed["ann"].spends == {
+        (Unit.DEVICE, 10.0, 1.0): 2,
+        (Unit.RECORD, 9.0, 0.1): 5,
+    }
+
+
+def test_a_policy_that_has_not_begun_adds_no_noise_yet() -> None:
+    later = 1_800_000_000 + 86_400
+    found = followed({"privacy": Privacy()}, {"privacy": local(10.0), "not_before": later})
+    assert (found["ann"].bare, found["ann"].spends) == (2, {})
 
 
 # --- cost ----------------------------------------------------------------------------------------

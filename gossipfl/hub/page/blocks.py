@@ -7,6 +7,8 @@ from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
+import msgspec
+
 from gossipfl.hub.page.facts import Facts
 from gossipfl.hub.page.fleet import Roster, note
 from gossipfl.hub.page.influence import RECENT
@@ -120,7 +122,8 @@ def privacy(facts: Facts, fleet: Roster) -> Privacy | None:
     """None without a policy: then nobody publishes.
 
     Spent is what the devices' ledgers can have cost at most: each publication counts with the
-    least noise that the policy allows. The accounts themselves stay on the devices.
+    least noise that the policies in force for that device allow: a canary has two of them. The
+    accounts themselves stay on the devices.
     """
     policy = facts.chronicle.policy
     if policy is None:
@@ -140,7 +143,7 @@ def privacy(facts: Facts, fleet: Roster) -> Privacy | None:
         return Privacy(terms.mode, what, promise=tuple(told))
     releases = {d: facts.sightings[d].releases for d in fleet.devices if d in facts.sightings}
     bars = tuple(
-        BudgetBar(device_name(d), short_name(d), spent_at_most(terms, n), n)
+        BudgetBar(device_name(d), short_name(d), _spent(facts, d, terms, n), n)
         for d, n in releases.items()
     )
     of_device = terms.unit == "device"
@@ -161,8 +164,19 @@ def privacy(facts: Facts, fleet: Roster) -> Privacy | None:
     )
 
 
+def _spent(facts: Facts, device: bytes, usual: Terms, releases: int) -> float | None:
+    """With the least noise that this device's may have had; None: no bound for unit=device."""
+    now = facts.chronicle.newest
+    held = [p.privacy for p in facts.chronicle.may_follow(device, now, now)] or [usual]
+    held = [terms for terms in held if terms.mode != "off"]  # that is in no ledger
+    if any(terms.unit != usual.unit for terms in held):
+        return None
+    z = min((terms.z for terms in held), default=usual.z)
+    return spent_at_most(msgspec.structs.replace(usual, z=z), releases)
+
+
 def spent_at_most(terms: Terms, releases: int) -> float:
-    """Epsilon of so many releases with the policy's least noise, for unit=device."""
+    """Epsilon of so many releases with the least noise of the terms, for unit=device."""
     return _epsilon(terms.delta, terms.z, max(0, releases))
 
 

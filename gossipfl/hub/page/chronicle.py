@@ -115,6 +115,20 @@ class Chronicle:
         """The newest, whoever it is for."""
         return self.policies[-1] if self.policies else None
 
+    def may_follow(self, device: bytes, since: int, until: int) -> list[Policy]:
+        """What may have been in force for a device between two times: the newest for all that had
+        begun by `since`, and all after it that are for this device and had begun by `until`. Which
+        one a canary follows only that canary knows. The lowest first."""
+        whole = [p for p in self.policies if not p.canary and p.not_before <= since]
+        least = (whole[-1].term, whole[-1].version) if whole else (0, 0)
+        return [
+            p
+            for p in self.policies
+            if (p.term, p.version) >= least
+            and (not p.canary or device in p.canary)
+            and p.not_before <= until
+        ]
+
     def digest_of(self, policy: Policy) -> bytes | None:
         return self._digests.get((policy.term, policy.version))
 
@@ -219,8 +233,10 @@ class Chronicle:
         self.policies.sort(key=lambda p: (p.term, p.version))
         self._digests[policy.term, policy.version] = digest(data)
         gone = self.policies[:-POLICIES_KEPT]
-        whole = self.policy
-        self.policies = [p for p in self.policies if p not in gone or p is whole]
+        whole = [p for p in self.policies if not p.canary]
+        begun = [p for p in whole if p.not_before <= self.newest]
+        stay = (*whole[-1:], *begun[-1:])
+        self.policies = [p for p in self.policies if p not in gone or any(p is s for s in stay)]
         kept = {(p.term, p.version) for p in self.policies}
         self._digests = {key: name for key, name in self._digests.items() if key in kept}
         return f"policy {policy.term}.{policy.version}: {policy.rule}, run {policy.run}"

@@ -1,8 +1,9 @@
 """The statement on differential privacy that goes with a report, from the log alone: pure.
 
 It says what the policy in force promises and what releases can have cost at most: each update that
-a device's receipts name counts with the least noise that the policy before it allowed. Each
-device's own ledger is more exact, and stays on the device (`gossipfl privacy status`).
+a device's receipts name counts with the least noise that the policies before it allowed: a canary
+may have followed the one on trial or the usual one. Each device's own ledger is more exact, and
+stays on the device (`gossipfl privacy status`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ entries, whoever reads them and in what portions."""
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gossipfl.aggregation import RULES, STEPS
@@ -149,25 +149,28 @@ class Tally:
         for refused in receipt.refused:
             self.faults[refused.fault if refused.fault in FAULTS else OTHER] += 1
             self._part(refused.device).refused += 1
-        self._release(part, receipt)
+        self._release(part, receipt, entry.time)
 
-    def _release(self, part: Part, receipt: Receipt) -> None:
+    def _release(self, part: Part, receipt: Receipt, logged: int) -> None:
         """One publication: an own update that no receipt before has named."""
-        policy = self.chronicle.policy
-        terms = policy.privacy if policy is not None else Privacy()
-        self.privacy_modes[terms.mode] += 1
+        terms = self._terms(receipt, logged)
+        self.privacy_modes[terms[-1].mode] += 1
         if receipt.own is None or receipt.own == part.last_own:
             return
         part.last_own = receipt.own
         part.releases += 1
         self._publishes(receipt.own, receipt.issued)
-        if not has_noise(terms):
+        if not all(map(has_noise, terms)):
             part.bare += 1
             return
-        unit = Unit(terms.unit)
-        is_record = unit is Unit.RECORD
-        kind = (unit, terms.z, terms.sample_rate if is_record else 1.0)
-        part.spends[kind] = part.spends.get(kind, 0) + (terms.steps if is_record else 1)
+        for kind, steps in least_noise(terms).items():
+            part.spends[kind] = part.spends.get(kind, 0) + steps
+
+    def _terms(self, receipt: Receipt, logged: int) -> list[Privacy]:
+        """Under which a device may have published, the newest last; one at least."""
+        times = (receipt.issued, logged)
+        found = self.chronicle.may_follow(receipt.device, min(times), max(times))
+        return [policy.privacy for policy in found] or [Privacy()]
 
     def _publishes(self, name: bytes, issued: int) -> None:
         awaited = self._awaited.pop(name, [])
@@ -194,6 +197,20 @@ class Tally:
         if found is None:
             found = self.parts[device] = Part(bit=len(self.parts))
         return found
+
+
+def least_noise(terms: Sequence[Privacy]) -> Spends:
+    """What one release costs at most under any of these terms, all of which have noise: by unit,
+    the least z, the highest sampling rate and the most steps. More of any of them costs more."""
+    found: Spends = {}
+    for unit in Unit:
+        of_unit = [t for t in terms if t.unit == unit.value]
+        if of_unit:
+            is_record = unit is Unit.RECORD
+            rate = max(t.sample_rate for t in of_unit) if is_record else 1.0
+            steps = max(t.steps for t in of_unit) if is_record else 1
+            found[unit, min(t.z for t in of_unit), rate] = steps
+    return found
 
 
 def has_noise(terms: Privacy) -> bool:
