@@ -163,7 +163,7 @@ def _read(path: Path, bytes_max: int, secret: bool) -> bytes:
 def _require_private(path: Path, status: os.stat_result) -> None:
     """Asked of the open file, so that nobody can swap it between the question and the reading."""
     mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
+    if mode & (0o037 if _is_credential(path) else 0o077):
         raise UserError(
             "GF203", f"{path} has mode {mode:04o}: others can reach it", f"chmod 600 {path}"
         )
@@ -173,6 +173,13 @@ def _require_private(path: Path, status: os.stat_result) -> None:
             f"{path} belongs to user {status.st_uid}, not to the one who runs this",
             f"chown {os.geteuid()} {path}",
         )
+
+
+def _is_credential(path: Path) -> bool:
+    """Of systemd's `LoadCredential=` (systemd.exec(5)): a folder for this service alone, which it
+    opens to the service's user by an ACL; an ACL's mask shows as the group's bits."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and path.parent == Path(folder)
 
 
 def _failed(path: Path, error: OSError) -> UserError:

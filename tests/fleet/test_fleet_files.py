@@ -299,3 +299,19 @@ def test_an_issuer_whose_files_do_not_fit_does_not_start(
         with pytest.raises(UserError) as caught:
             IssuerFolder(copy).load()
         assert caught.value.code == "GF211"
+
+
+def test_a_credential_of_systemd_may_be_open_to_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask of the ACL by which the service's user reads it: 0440."""
+    path = tmp_path / "api.key"
+    path.write_bytes(b"secret")
+    path.chmod(0o440)
+    with pytest.raises(UserError, match="others can reach it"):
+        files.read_secret(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert files.read_secret(path) == b"secret"
+    path.chmod(0o444)
+    with pytest.raises(UserError, match="others can reach it"):
+        files.read_secret(path)
