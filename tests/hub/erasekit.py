@@ -84,8 +84,8 @@ async def left_in(database: Database) -> Traces:
         pass
     await _cosigned(found)
     async with database.transaction() as tx:
-        for keys in (ann, bob):
-            await _of_a_device(tx, keys)
+        for keys, state in ((ann, "live"), (bob, "revoked")):
+            await of_a_device(tx, keys, state)
         for keys in (ann, cat):
             await _of_a_client(tx, keys)
         await _of_the_node(tx, found)
@@ -122,8 +122,7 @@ async def _cosigned(found: Traces) -> None:
         )
 
 
-async def _of_a_device(tx: Transaction, keys: Keys) -> None:
-    state = "revoked" if keys.device else "live"
+async def of_a_device(tx: Transaction, keys: Keys, state: str) -> None:
     head = Head(bytes(32), keys.device, 1, digest(keys.member), NOON)
     await tx.execute(
         "INSERT INTO fleet_devices (device, role, state, why, seq, receipts, seen, head, address) "
@@ -147,7 +146,7 @@ async def _of_a_client(tx: Transaction, keys: Keys) -> None:
         "INSERT INTO star_clients (client, key_id, name, capability, labels, registered, proved, "
         "seen, seq, updates, spends, releases, blocked) "
         "VALUES (?, ?, ?, '{}', '{}', 1, 1, 1, 1, 1, '[]', 0, '')",
-        *(name, keys.signer.key_id, NAME if keys.device else ""),
+        *(name, keys.signer.key_id, NAME),
     )
     await tx.execute(
         "INSERT INTO star_updates (client, round, seq, digest, envelope, body, bytes, examples, "
@@ -199,7 +198,7 @@ async def _of_star(tx: Transaction, found: Traces) -> None:
     details = msgspec.json.encode(Details("nna", 0, parts)).decode()
     await tx.execute(
         "INSERT INTO star_models (version, parent, round, run, bundle, policy, origin, digest, "
-        "bytes, details, created) VALUES (1, 0, 1, 1, 'b', 'p', 'merge', 'd', 4, ?, 1.0)",
+        "bytes, details, created) VALUES (1, 0, 1, 1, 'b0', 'c0', 'merge', 'd0', 4, ?, 1.0)",
         details,
     )
     reputation = Reputation(30.0)

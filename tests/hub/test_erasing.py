@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from erasekit import RECEIPTS, Traces, forms, left_in, shown, signs_of, stored
+from erasekit import NOON, RECEIPTS, Traces, forms, left_in, of_a_device, shown, signs_of, stored
 
 from gossipfl.audit.entries import EntryKind
 from gossipfl.audit.notes import log_key
@@ -14,11 +18,23 @@ from gossipfl.audit.proofs import parse_proof, verify_proof
 from gossipfl.cli.audit import _proof
 from gossipfl.errors import UserError
 from gossipfl.hub import pseudonyms
+from gossipfl.hub.alerts.alerter import Alerter
+from gossipfl.hub.alerts.channels import Channel
+from gossipfl.hub.alerts.messages import Composer
+from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.database import Database, Unavailable, open_database
 from gossipfl.hub.erasing.asking import Stage, ask, parse, stage
 from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.page.chronicle import MENTIONED_MAX
 from gossipfl.hub.page.feed import Feed
+from gossipfl.hub.page.model import Finding, Kind, Level
+from gossipfl.hub.reports.contribution import contribution
+from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.reports.office import Office
 from gossipfl.identity import device_name
+from gossipfl.messages import Merged, Receipt, Refused
+from gossipfl.parameters import Layout, Tensor
+from gossipfl.wire import encode, seal
 from sim.fleet import Keys
 
 BY = "olga"
@@ -167,6 +183,116 @@ async def test_the_page_forgets_too(database: Database) -> None:
     assert (await feed.verify()).is_good
 
 
+async def test_nothing_that_is_shown_or_told_names_it_again(database: Database) -> None:
+    """Others' receipts name it for ever; nobody reads its name from them."""
+    found = await left_in(database)
+    name, clock = device_name(found.bob.device), [NOON + 5_000]
+    feed = Feed(database, found.log, found.fleet.id, lambda: clock[0], 60)
+    await feed.look()
+    assert name in {row.name for row in feed.page(Tariffs()).devices}
+    await erase(found, found.bob)
+    new = Feed(database, found.log, found.fleet.id, lambda: clock[0], 60)
+    for reader in (feed, new):
+        await reader.look()
+        page = reader.page(Tariffs())
+        assert [row.name for row in page.devices] == [device_name(found.ann.device)]
+        assert reader.device(found.bob.device) is None
+        other = reader.device(found.ann.device)
+        assert other is not None
+        assert other.receipts[0].merged[0][0] == "not known"
+        assert not {name, name[:9]} & set(re.findall("[-0-9a-z]+", repr((page, other))))
+
+
+async def test_what_the_node_hears_of_it_again_is_not_shown(database: Database) -> None:
+    found = await left_in(database)
+    await erase(found, found.bob)
+    async with database.transaction() as tx:
+        await of_a_device(tx, found.bob, "away")
+    feed = Feed(database, found.log, found.fleet.id, lambda: NOON + 5_000, 60)
+    await feed.look()
+    assert feed.device(found.bob.device) is None
+
+
+async def test_no_alert_is_made_of_what_was_read_before(database: Database) -> None:
+    """The page of the instance that alerts is a second old when somebody is erased."""
+    found = await left_in(database)
+    clock = [NOON + 5_000]
+    feed = Feed(database, found.log, found.fleet.id, lambda: clock[0], 60)
+    hook = SimpleNamespace(name="hook")
+    alerter = Alerter(
+        database, AlertsSection(), feed, lambda: [], [cast(Channel, hook)],
+        Composer("f", "h", "", name_devices=True), lambda: clock[0],
+    )  # fmt: skip
+    await feed.look()
+    feed._tell()
+    before = feed.page(Tariffs()).findings
+    subjects = {device_name(found.ann.device), device_name(found.bob.device)}
+    old = [Finding(Kind.SILENCE, s, Level.WARNING, f"{s[:9]} was", "") for s in subjects]
+    seen = replace(feed.page(Tariffs()), findings=(*before, *old))
+    await erase(found, found.bob)
+    feed.page = lambda tariffs, insecure="": seen  # type: ignore[method-assign]
+    for _ in range(2):
+        await alerter.look()
+        clock[0] += 1_000
+    async with database.transaction(write=False) as tx:
+        alerts = await tx.rows("SELECT subject, title FROM alerts")
+        messages = await tx.rows("SELECT body FROM alert_messages")
+    assert device_name(found.ann.device) in {row["subject"] for row in alerts}
+    told = repr((alerts, messages))
+    assert device_name(found.ann.device)[:9] in told
+    assert device_name(found.bob.device)[:9] not in told
+
+
+async def test_a_report_has_one_row_for_all_who_were_erased(database: Database) -> None:
+    found = await left_in(database)
+    await erase(found, found.bob)
+    office = Office(database, found.log, found.hub.signer, found.fleet.id, lambda: NOON)
+    async with office.facts(Tariffs()) as facts:
+        made = contribution(facts)
+    rows = {row.device: row for row in made.rows if row.mode == "peers"}
+    gone = rows.pop(pseudonyms.ERASED)
+    assert (gone.state, gone.incentive, gone.merged_by_others) == ("erased", 0.0, RECEIPTS)
+    assert [row.state for row in rows.values()] == ["counts"]
+    assert made.devices == 1
+
+
+async def test_ids_that_somebody_invents_leave_nothing_behind(database: Database) -> None:
+    """A member's receipts may name 512 ids each, and nobody checks whose they are."""
+    found = await left_in(database)
+    job, ann = found.fleet.job("erase", Layout((Tensor("w", (8,), 0),))), found.ann
+    drafts = []
+    for number in range(RECEIPTS + 1, RECEIPTS + 21):
+        merged = [Merged(os.urandom(16), 1, bytes(32), bytes(32), 1 / 256) for _ in range(256)]
+        refused = [Refused(os.urandom(16), os.urandom(5).hex()) for _ in range(256)]
+        value = Receipt(
+            found.fleet.id, ann.device, number, number, job.lineage(), bytes(32), "nna", 0, NOON,
+            merged=merged, refused=refused,
+        )  # fmt: skip
+        data = seal("receipt", encode(value), ann.signer)
+        drafts.append(Draft(EntryKind.RECEIPT, ann.device, data, NOON + 1))
+    await found.log.append(drafts)
+    while await found.writer.integrate():
+        pass
+    office = Office(database, found.log, found.hub.signer, found.fleet.id, lambda: NOON)
+    async with office.facts(Tariffs()) as facts:
+        made = contribution(facts)
+        assert max(bin.active for _, bin in facts.tally.timeline.bins()) < 4
+        assert len(facts.tally._mentioned) <= MENTIONED_MAX
+    async with database.transaction(write=False) as tx:
+        row = await tx.row("SELECT COUNT(*) AS n FROM pseudonyms")
+    assert row is not None
+    assert row["n"] == 3
+    assert len([row for row in made.rows if row.mode == "peers"]) == 2
+    feed = Feed(database, found.log, found.fleet.id, lambda: NOON + 5_000, 60)
+    await feed.look()
+    page = feed.page(Tariffs())
+    names = {row.name for row in page.devices}
+    assert names == {device_name(found.ann.device), device_name(found.bob.device)}
+    assert {f.subject for f in page.findings if f.kind is Kind.SILENCE} <= names
+    assert len(feed._chronicle.mentioned) <= MENTIONED_MAX
+    assert set(feed._chronicle.faults) == {"other"}
+
+
 async def test_what_is_staged_at_that_instant_gets_no_place(database: Database) -> None:
     found = await left_in(database)
     await erase(found, found.bob)
@@ -184,10 +310,6 @@ async def test_what_is_staged_at_that_instant_gets_no_place(database: Database) 
 async def test_who_is_not_known_still_here_or_was_erased_is_told(database: Database) -> None:
     found = await left_in(database)
     root = found.fleet.root.key_id
-    async with database.transaction() as tx:
-        await tx.execute(
-            "UPDATE fleet_devices SET state = 'live' WHERE device = ?", found.ann.device
-        )
     for device, code in (
         (os.urandom(16), "GF850"),
         (found.ann.device, "GF852"),
@@ -205,6 +327,24 @@ async def test_who_is_not_known_still_here_or_was_erased_is_told(database: Datab
     with pytest.raises(UserError) as raised:
         await ask(database, found.bob.device, root, BY)
     assert raised.value.code == "GF851"
+
+
+async def test_who_is_only_blocked_comes_back_and_is_not_erased(database: Database) -> None:
+    """A later policy may let it in again. What is proven stays so."""
+    found = await left_in(database)
+    root = found.fleet.root.key_id
+    for state in ("blocked", "quarantined", "away"):
+        await _is_now(database, found.ann, state)
+        with pytest.raises(UserError) as raised:
+            await ask(database, found.ann.device, root, BY)
+        assert raised.value.code == "GF852"
+    await _is_now(database, found.ann, "condemned")
+    assert await ask(database, found.ann.device, root, BY) is Stage.ASKED
+
+
+async def _is_now(database: Database, keys: Keys, state: str) -> None:
+    async with database.transaction() as tx:
+        await tx.execute("UPDATE fleet_devices SET state = ? WHERE device = ?", state, keys.device)
 
 
 def test_an_id_is_read_in_both_forms_and_a_typo_is_told() -> None:

@@ -264,11 +264,12 @@ def test_a_budget_that_ends_needs_somebody() -> None:
 def test_who_logged_in_is_not_for_viewers() -> None:
     told = story()
     made = facts(told)
-    login = Draft(EntryKind.LOGIN, bytes(16), b'{"event":"login","name":"ann"}', told.now)
+    said = b'{"action":"login","by":"p-ann","how":"password"}'
+    login = Draft(EntryKind.LOGIN, bytes(16), said, told.now)
     made.chronicle.fed([replace(logged([login])[0], index=made.chronicle.size)])
     page = compose.page(made)
-    assert "name ann" in Renderer().page(page, Query(), "", "otto", True)
-    assert "name ann" not in Renderer().page(compose.without_people(page), Query(), "", "v", True)
+    assert "by p-ann" in Renderer().page(page, Query(), "", "otto", True)
+    assert "by p-ann" not in Renderer().page(compose.without_people(page), Query(), "", "v", True)
 
 
 def test_quantiles_by_hand() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from gossipfl.hub.alerts import book
+from gossipfl.hub.alerts.bygone import without_erased
 from gossipfl.hub.alerts.channels import Channel, Undelivered
 from gossipfl.hub.alerts.messages import Composer, Message
 from gossipfl.hub.alerts.settings import AlertsSection
@@ -124,6 +125,7 @@ class Alerter:
         if not changes and not is_due:
             return
         async with self._database.transaction() as tx:
+            changes = await without_erased(tx, changes)
             await book.write(tx, changes)
             await self._queue(tx, changes, now)
             if is_due:

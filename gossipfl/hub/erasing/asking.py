@@ -9,12 +9,13 @@ from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
 from gossipfl.hub.database import Database, Transaction
 from gossipfl.hub.erasing.node import roster_of
-from gossipfl.hub.fleet.census import SHUT_OUT
 from gossipfl.hub.pseudonyms import erased, mark_of
 from gossipfl.identity import DEVICE_ID_BYTES, device_name, parse_device_name
 from gossipfl.membership import Roster, prove_member
 from gossipfl.messages import Member, Role
 
+FOR_GOOD = frozenset({"revoked", "condemned"})
+"""States of a device that no policy lets in again; a block may end."""
 _HELD = (
     ("log_entries", "subject", False),
     ("log_salts", "subject", False),
@@ -94,7 +95,7 @@ async def _require_out(transaction: Transaction, subject: bytes, root_key: bytes
     if other is not None:
         raise UserError("GF852", f"{device_name(subject)} is the fleet's {other.value}")
     row = await transaction.row("SELECT state FROM fleet_devices WHERE device = ?", subject)
-    is_out = roster.is_over(subject) or (row is not None and row["state"] in SHUT_OUT)
+    is_out = roster.is_over(subject) or (row is not None and row["state"] in FOR_GOOD)
     if (members or row is not None) and not is_out:
         raise UserError("GF852", f"{device_name(subject)} is a member of the fleet")
 

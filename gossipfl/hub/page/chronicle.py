@@ -15,7 +15,7 @@ from typing import Any
 from gossipfl.audit.entries import EntryKind
 from gossipfl.audit.words import sentence
 from gossipfl.config import Limits
-from gossipfl.errors import PeerError
+from gossipfl.errors import Fault, PeerError
 from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Member, Policy, Receipt, Revocation
 from gossipfl.objects import digest, unpack_member, unpack_vouched
@@ -30,6 +30,10 @@ POLICIES_KEPT = 16
 OLD_ENTRIES = 50_000  # receipts further back than this are counted, not read: guess, ten seconds
 
 _LIMITS = Limits()
+MENTIONED_MAX = _LIMITS.devices  # named by others alone: as many as a fleet may have
+_FAULTS = frozenset(fault.value for fault in Fault)
+OTHER = "other"
+"""Stands for what a receipt gives as a cause and no version of ours knows: a device's own text."""
 PEOPLE = frozenset({EntryKind.LOGIN, EntryKind.ACCOUNT})
 """Kinds whose subject is a person's account, not a device."""
 
@@ -85,7 +89,12 @@ class Line:
 
 
 class Chronicle:
-    """Feed it the log from the beginning, in order. `on_receipt` is told of each that is read."""
+    """Feed it the log from the beginning, in order. `on_receipt` is told of each that is read.
+
+    `devices` are those that have an entry of their own. A receipt may name whomever it likes, so
+    who is only named there waits in `mentioned`, a bounded number of them, for an entry of its own;
+    whoever was erased has none any more.
+    """
 
     def __init__(
         self, on_receipt: Callable[[Logged, Receipt], None] = lambda entry, receipt: None
@@ -93,6 +102,7 @@ class Chronicle:
         self._on_receipt = on_receipt
         self.size = 0
         self.devices: dict[bytes, Known] = {}
+        self.mentioned: dict[bytes, Known] = {}
         self.policies: list[Policy] = []  # the highest last
         self._digests: dict[tuple[int, int], bytes] = {}  # of their objects
         self.lines: deque[Line] = deque(maxlen=LINES_KEPT)
@@ -157,7 +167,16 @@ class Chronicle:
     def known(self, device: bytes) -> Known:
         found = self.devices.get(device)
         if found is None:
-            found = self.devices[device] = Known(device)
+            aside = self.mentioned.pop(device, None)
+            found = self.devices[device] = Known(device) if aside is None else aside
+        return found
+
+    def _mention(self, device: bytes) -> Known:
+        found = self.devices.get(device) or self.mentioned.get(device)
+        if found is None:
+            found = self.mentioned[device] = Known(device)
+            while len(self.mentioned) > MENTIONED_MAX:
+                del self.mentioned[next(iter(self.mentioned))]
         return found
 
     def _read(self, entry: Logged, subject: bytes, data: bytes, is_old: bool) -> str:
@@ -191,13 +210,14 @@ class Chronicle:
         receipt = decode(envelope.payload, Receipt, _LIMITS.entry_bytes)
         self._on_receipt(entry, receipt)
         for merged in receipt.merged:
-            other = self.known(merged.device)
+            other = self._mention(merged.device)
             if merged.influence > 0.0:
                 other.was_merged += 1
                 other.last_merged = max(other.last_merged or 0, receipt.issued)
         for refused in receipt.refused:
-            self.known(refused.device).faults[refused.fault] += 1
-            self.faults[refused.fault] += 1
+            fault = refused.fault if refused.fault in _FAULTS else OTHER
+            self._mention(refused.device).faults[fault] += 1
+            self.faults[fault] += 1
         known.pulled += len(receipt.merged)
         known.merges.append(
             Merge(

@@ -29,6 +29,7 @@ from gossipfl.hub.page.needs import Rules, findings, needs
 from gossipfl.identity import device_name, short_name
 
 RECEIPTS_SHOWN = 20
+STRANGER = "not known"
 STALE_LOOKS = 3  # guess: one missed look is no silence
 
 
@@ -112,7 +113,7 @@ def device_page(facts: Facts, device: bytes) -> DevicePage | None:
         joined=known.joined,
         address=sighting.address if sighting else "",
         head=sighting.head.seq if sighting and sighting.head else None,
-        replaces=device_name(known.replaces) if known.replaces else "",
+        replaces=device_name(known.replaces) if known.replaces in fleet.states else "",
         reasons=reasons,
         exchanges=tuple(
             Exchange(
@@ -132,12 +133,18 @@ def device_page(facts: Facts, device: bytes) -> DevicePage | None:
                 m.round,
                 m.time,
                 m.rule,
-                tuple((short_name(d), share) for d, share in m.merged),
-                tuple((short_name(d), fault) for d, fault in m.refused),
+                tuple((_named(facts, d), share) for d, share in m.merged),
+                tuple((_named(facts, d), fault) for d, fault in m.refused),
             )
             for m in reversed(list(known.merges)[-RECEIPTS_SHOWN:])
         ),
     )
+
+
+def _named(facts: Facts, device: bytes) -> str:
+    """As a receipt shows it: not whom the hub does not know, or knows no more."""
+    is_known = device in facts.chronicle.devices or device in facts.sightings
+    return short_name(device) if is_known else STRANGER
 
 
 def _order(row: DeviceRow) -> tuple[int, str]:

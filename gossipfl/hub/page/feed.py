@@ -14,6 +14,7 @@ from dataclasses import replace
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError
+from gossipfl.hub import pseudonyms
 from gossipfl.hub.alerts import book
 from gossipfl.hub.database import Database, DatabaseError, Row
 from gossipfl.hub.log.log import HubLog
@@ -84,6 +85,7 @@ class Feed:
         self._rows: list[tuple[object, ...]] = []
         self._waiting = 0
         self._erasures: int | None = None
+        self._erased: frozenset[bytes] = frozenset()
         self._waiting_since: int | None = None
         self._measured: tuple[Measured, ...] = ()
         self._check: Check | None = None
@@ -163,9 +165,12 @@ class Feed:
         async with self._database.transaction(write=False) as transaction:
             row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
         count = 0 if row is None else int(row["n"])
-        if self._erasures not in (None, count):
+        if count == self._erasures:
+            return
+        if self._erasures is not None:
             self._chronicle, self._place = Chronicle(), Place()
             self._boxes.clear()
+        self._erased, self._rows = await pseudonyms.marks(self._database), []
         self._erasures = count
 
     async def _look_at_fleet(self) -> None:
@@ -174,7 +179,12 @@ class Feed:
         rows = sorted(tuple(row.values()) for row in found)
         if rows != self._rows:
             self._rows = rows
-            self._sightings = {row["device"]: _sighting(row) for row in found}
+            # Peers may still gossip of whoever was erased.
+            self._sightings = {
+                row["device"]: _sighting(row)
+                for row in found
+                if not self._erased or pseudonyms.mark_of(row["device"]) not in self._erased
+            }
 
     @property
     def is_ready(self) -> bool:

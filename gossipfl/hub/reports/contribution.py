@@ -7,10 +7,12 @@ and nothing is paid by it: devices that collude can praise each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 import msgspec
 
+from gossipfl.hub.pseudonyms import ERASED
 from gossipfl.hub.reports.facts import Facts, LogPart
 from gossipfl.hub.reports.starred import Star
 from gossipfl.hub.reports.stated import PrivacyStatement, stated
@@ -19,7 +21,7 @@ from gossipfl.hub.reports.tally import Part
 FORMULA = (
     "incentive = (influence / all influence + bytes / all bytes) / 2. Influence: its share in each "
     "merge of another device, summed. Bytes: how often others merged it × size of an update. A "
-    "device that was revoked, or proven to have lied, gets 0."
+    "device that was revoked, erased, or proven to have lied, gets 0."
 )
 SUMS = "In group sums a merge names a group's mean: what one device gave cannot be told."
 
@@ -59,7 +61,7 @@ def contribution(facts: Facts) -> Contribution:
     policy = tally.chronicle.policy
     is_summing = policy is not None and policy.privacy.mode == "group-sum"
     known = {d.device: d for d in tally.devices()}
-    parts = {d: tally.parts.get(d, Part()) for d in known}
+    parts = {d: tally.part(d) for d in known}
     out = {d: "revoked" for d, k in known.items() if k.revoked is not None}
     out |= {d: "proven" for d, k in known.items() if k.evidence}
     size = median(facts.update_bytes) if facts.update_bytes else None
@@ -83,6 +85,9 @@ def contribution(facts: Facts) -> Contribution:
         )
         for device, part in parts.items()
     ]
+    gone = [tally.part(device) for device in facts.erased]
+    if gone:
+        rows.append(_erased(gone, size))
     clients: list[Row] = []
     rows.sort(key=lambda row: (-row.incentive, row.device))
     if facts.star is not None:
@@ -92,11 +97,30 @@ def contribution(facts: Facts) -> Contribution:
         log=facts.log,
         formula=FORMULA,
         words=SUMS if is_summing else "",
-        devices=len(rows),
-        influence=sum(p.influence for p in parts.values()),
-        bytes=None if size is None else round(sum(p.merged for p in parts.values()) * size),
+        devices=len(parts),
+        influence=sum(p.influence for p in [*parts.values(), *gone]),
+        bytes=None
+        if size is None
+        else round(sum(p.merged for p in [*parts.values(), *gone]) * size),
         rows=[*([] if is_summing else rows), *clients],
         privacy=stated(tally),
+    )
+
+
+def _erased(gone: Sequence[Part], size: float | None) -> Row:
+    """All who were erased, as one: what others signed of them stays."""
+    merged = sum(p.merged for p in gone)
+    return Row(
+        mode="peers",
+        device=ERASED,
+        state="erased",
+        rounds=0,
+        published=0,
+        merged_by_others=merged,
+        refused_by_others=sum(p.refused for p in gone),
+        influence=sum(p.influence for p in gone),
+        bytes=None if size is None else round(merged * size),
+        incentive=0.0,
     )
 
 

@@ -42,7 +42,7 @@ def part_of(tally: Tally, checkpoint: Checkpoint) -> LogPart:
 class Facts:
     """`update_bytes`: sizes of the newest updates, one a device; empty where heads are not at hand
     (an export). `names`: how devices appear. `measured`: by time. `star`: what
-    star mode has done."""
+    star mode has done. `erased`: who was erased, and is still named in others' receipts."""
 
     tally: Tally
     log: LogPart
@@ -52,6 +52,7 @@ class Facts:
     tariffs: Tariffs = field(default_factory=Tariffs)
     holdout: str = ""
     star: Star | None = None
+    erased: frozenset[bytes] = frozenset()
 
     @property
     def flow(self) -> Flow | None:

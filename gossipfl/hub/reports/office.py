@@ -82,6 +82,8 @@ class Office:
             checkpoint, _ = await history.checkpoint()
             tally = history.tally
             devices = {d.device for d in tally.devices()}
+            marks = await pseudonyms.marks(self._database)
+            named = tally.chronicle.mentioned if marks else ()
             starred = await star(self._database)
             if starred is not None:
                 devices |= starred.clients.keys()
@@ -94,6 +96,7 @@ class Office:
                 tariffs=tariffs,
                 holdout=self._holdout,
                 star=starred,
+                erased=frozenset(d for d in named if pseudonyms.mark_of(d) in marks),
             )
 
     @asynccontextmanager

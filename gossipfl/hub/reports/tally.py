@@ -11,14 +11,13 @@ from gossipfl.aggregation import RULES, STEPS
 from gossipfl.audit.entries import EntryKind, unpack_erasure
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.errors import Fault
-from gossipfl.hub.page.chronicle import Chronicle, Known, Logged
+from gossipfl.hub.page.chronicle import MENTIONED_MAX, OTHER, Chronicle, Known, Logged
 from gossipfl.hub.reports.timeline import Durations, Timeline
 from gossipfl.messages import Privacy, Receipt
 from gossipfl.privacy.protection import Unit
 
 SAMPLES = 2  # of the first and of the last entries of each kind that are proven: guess
 DIGESTS_MAX = 65_536  # updates whose time is remembered: of a fleet of 1,000, an hour of preset lan
-OTHER = "other"
 FAULTS = frozenset(fault.value for fault in Fault)
 """What a receipt may give as a cause. Anything else is a device's own text, and is not repeated."""
 DEVICE_ROLES = frozenset({"", "device"})
@@ -60,7 +59,7 @@ class Part:
     spends: Spends = field(default_factory=dict)
     last_own: bytes | None = None
     last_issued: int | None = None
-    bit: int = 0
+    bit: int | None = None  # of `Bin.active`, from its first receipt on
 
 
 class Tally:
@@ -74,6 +73,8 @@ class Tally:
         self.logging = Durations()  # from a merge to its place in the log
         self.ages = Durations()  # of merged models, since their publisher's own merge of them
         self.parts: dict[bytes, Part] = {}
+        self._mentioned: dict[bytes, Part] = {}  # of `chronicle.mentioned`
+        self._bits = 0
         self.rules: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.privacy_modes: Counter[str] = Counter()  # receipts under each
@@ -106,9 +107,13 @@ class Tally:
         return sum(self.kinds[kind].count for kind in kinds if kind in self.kinds)
 
     def devices(self) -> list[Known]:
-        """Devices that the log knows, hubs left out, by their ids."""
+        """Devices that have an entry of their own, hubs left out, by their ids."""
         known = self.chronicle.devices
         return [known[d] for d in sorted(known) if known[d].role in DEVICE_ROLES]
+
+    def part(self, device: bytes) -> Part:
+        """Of a device, or of whoever others only name."""
+        return self.parts.get(device) or self._mentioned.get(device) or Part()
 
     # --- one entry -----------------------------------------------------------------------------
 
@@ -120,6 +125,8 @@ class Tally:
 
     def _receipt(self, entry: Logged, receipt: Receipt) -> None:
         part = self._part(receipt.device)
+        if part.bit is None:
+            part.bit, self._bits = self._bits, self._bits + 1
         self.receipts += 1
         self.rules[receipt.rule if _is_rule(receipt.rule) else OTHER] += 1
         self.pulls += len(receipt.merged)
@@ -194,8 +201,13 @@ class Tally:
 
     def _part(self, device: bytes) -> Part:
         found = self.parts.get(device)
+        if found is None and device in self.chronicle.devices:
+            aside = self._mentioned.pop(device, None)
+            found = self.parts[device] = Part() if aside is None else aside
         if found is None:
-            found = self.parts[device] = Part(bit=len(self.parts))
+            found = self._mentioned.setdefault(device, Part())
+            while len(self._mentioned) > MENTIONED_MAX:
+                del self._mentioned[next(iter(self._mentioned))]
         return found
 
 
