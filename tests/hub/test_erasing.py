@@ -24,6 +24,7 @@ from gossipfl.hub.alerts.messages import Composer
 from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.database import Database, Unavailable, open_database
 from gossipfl.hub.erasing.asking import Stage, ask, parse, stage
+from gossipfl.hub.erasing.eraser import Eraser
 from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.page.chronicle import MENTIONED_MAX
 from gossipfl.hub.page.feed import Feed
@@ -354,6 +355,35 @@ def test_an_id_is_read_in_both_forms_and_a_typo_is_told() -> None:
         with pytest.raises(UserError, match="no device id") as raised:
             parse(wrong)
         assert raised.value.code == "GF850"
+
+
+async def test_a_long_erasure_that_is_cut_off_goes_on_where_it_was(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store cuts off a transaction that holds up all others: no one may have to do all of it."""
+    monkeypatch.setattr("gossipfl.hub.erasing.eraser.PAGE", 10)
+    found = await left_in(database)
+    await ask(database, found.bob.device, found.fleet.root.key_id, BY)
+    emptied, times = found.eraser._emptied, []
+
+    async def cut_off(subject: bytes) -> int:
+        times.append(subject)
+        if len(times) == 3:
+            raise Unavailable("cut off")
+        return await emptied(subject)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Eraser, "_emptied", lambda self, subject: cut_off(subject))
+        with pytest.raises(Unavailable):
+            await found.eraser.erase()
+    verdict = found.verify(await found.export())
+    assert (verdict.problem, verdict.erased) == (None, 20)
+    assert await stage(database, found.bob.device) is Stage.ASKED
+    await found.eraser.erase()
+    await found.eraser.compact()
+    verdict = found.verify(await found.export())
+    assert (verdict.problem, verdict.erased) == (None, RECEIPTS + 2)
+    assert await stage(database, found.bob.device) is Stage.DONE
 
 
 async def test_a_reader_delays_the_second_step_and_it_is_tried_again(

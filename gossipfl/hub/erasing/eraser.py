@@ -1,9 +1,12 @@
 """Carries out what was asked for, in the process that leads, while no node of the hub runs.
 
-Two steps. In one transaction every row goes, and the log's entry that says which payloads are gone
-gets its place and its checkpoint: there is no instant at which an export would miss payloads that
-no entry explains. Then the store is written anew, so that its files hold no bytes of what was
-deleted. A crash leaves the request where it was, and the next who leads goes on with it.
+Three steps. What the log's entries say goes page by page, so that no transaction holds up all
+others for long. The newest go first: what is left is verified as a log that ended there would be.
+The entry that says which payloads are gone gets its place and its checkpoint in the same
+transaction: there is no instant at which an export would miss payloads that no entry explains. In
+one more transaction all other rows go. Then the store is written anew, so that its files hold no
+bytes of what was deleted. A crash leaves the request where it was, and the next who leads goes on
+with it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from gossipfl.hub.star import books
 
 log = logging.getLogger(__name__)
 
-PAGE = 10_000  # entries changed by one statement
+PAGE = 10_000  # entries changed by one transaction: guess, a second
 LEFT_MAX = 256  # entries that may get their places in the transaction of the erasure
 ENTRIES_MAX = 3_500
 """Named by one entry of an erasure: lines of 34 bytes at most, within a payload's 131,072."""
@@ -69,8 +72,12 @@ class Eraser:
         for row in asked:
             while await self._writer.integrate() > LEFT_MAX:
                 pass  # what waits for its place gets it in transactions of its own
+            count = page = await self._emptied(row["subject"])
+            while page == PAGE:
+                page = await self._emptied(row["subject"])
+                count += page
             async with self._database.transaction() as transaction:
-                count = await self._delete(transaction, row)
+                count += await self._delete(transaction, row, count)
                 made = await self._writer.integrate_in(transaction)
             if made is not None:
                 self._log.published(made)
@@ -92,8 +99,32 @@ class Eraser:
         async with self._database.transaction(write=False) as transaction:
             return await transaction.rows(f"SELECT * FROM erasures WHERE {where}")
 
-    async def _delete(self, transaction: Transaction, row: Row) -> int:
-        """All rows about one subject; the entries that say so are staged."""
+    async def _emptied(self, subject: bytes) -> int:
+        """Delete what a page of entries about somebody says, and log which: how many."""
+        async with self._database.transaction() as transaction:
+            await transaction.lock("log")
+            gone = await _page(transaction, subject)
+            await stage(transaction, self._told(gone))
+            made = await self._writer.integrate_in(transaction) if gone else None
+        if made is not None:
+            self._log.published(made)
+        return len(gone)
+
+    def _told(self, gone: list[int]) -> list[Draft]:
+        """The entries that say which payloads are gone."""
+        return [
+            Draft(
+                EntryKind.ERASURE,
+                self._device,
+                pack_erasure(gone[at : at + ENTRIES_MAX]),
+                self._clock(),
+            )
+            for at in range(0, len(gone), ENTRIES_MAX)
+        ]
+
+    async def _delete(self, transaction: Transaction, row: Row, before: int) -> int:
+        """All rows about one subject; the entries that say so are staged. `before`: how many
+        payloads went before: the answer is how many go here."""
         subject, now = row["subject"], self._clock()
         # In the order in which all others take them.
         for name in (books.LOCK, f"star-client {subject.hex()}", pseudonyms.LOCK, "log"):
@@ -116,19 +147,16 @@ class Eraser:
         await transaction.execute(
             "UPDATE erasures SET subject = NULL, asked_by = NULL WHERE mark = ?", row["mark"]
         )
-        drafts = [
-            Draft(EntryKind.ERASURE, self._device, pack_erasure(gone[at : at + ENTRIES_MAX]), now)
-            for at in range(0, len(gone), ENTRIES_MAX)
-        ]
+        drafts = self._told(gone)
         by = account_subject(row["asked_by"])
-        told: Said = {"action": "erase", "entries": len(gone)}
+        told: Said = {"action": "erase", "entries": before + len(gone)}
         drafts.append(await said(transaction, EntryKind.DECISION, told, now, about=by))
         await stage(transaction, drafts)
         return len(gone)
 
 
 async def _payloads(transaction: Transaction, subject: bytes) -> list[int]:
-    """Delete what the entries about somebody say: the places of those entries.
+    """Delete what the entries about somebody that are left say: the places of those entries.
 
     What has no place yet gets none. The key under which an entry was staged goes as well: it is a
     digest of what was logged.
@@ -137,16 +165,21 @@ async def _payloads(transaction: Transaction, subject: bytes) -> list[int]:
         "DELETE FROM log_entries WHERE subject = ? AND position IS NULL", subject
     )
     places: list[int] = []
-    while True:
-        rows = await transaction.rows(
-            "SELECT id, position FROM log_entries WHERE subject = ? ORDER BY id LIMIT ?",
-            subject,
-            PAGE,
-        )
-        if not rows:
-            return sorted(places)
-        await transaction.many(
-            "UPDATE log_entries SET subject = NULL, data = NULL, dedupe = ? WHERE id = ?",
-            [(secrets.token_bytes(DEDUPE_BYTES), row["id"]) for row in rows],
-        )
-        places += [row["position"] for row in rows]
+    while page := await _page(transaction, subject):
+        places += page
+    return sorted(places)
+
+
+async def _page(transaction: Transaction, subject: bytes) -> list[int]:
+    """At most PAGE of them, the newest; their places rise."""
+    rows = await transaction.rows(
+        "SELECT id, position FROM log_entries WHERE subject = ? AND position IS NOT NULL "
+        "ORDER BY id DESC LIMIT ?",
+        subject,
+        PAGE,
+    )
+    await transaction.many(
+        "UPDATE log_entries SET subject = NULL, data = NULL, dedupe = ? WHERE id = ?",
+        [(secrets.token_bytes(DEDUPE_BYTES), row["id"]) for row in rows],
+    )
+    return sorted(row["position"] for row in rows)
