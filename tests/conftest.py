@@ -37,6 +37,7 @@ ONE_AFTER_THE_OTHER = (
     "tests/e2e/",
     "tests/fleet/test_fleet_cli.py",
     "tests/hub/test_complete_aggregation_server.py",
+    "tests/hub/test_erasing_hub.py",
     "tests/hub/test_openapi.py",
     "tests/hub/test_report_process.py",
     "tests/hub/test_two_instances.py",

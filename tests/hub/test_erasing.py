@@ -18,6 +18,7 @@ from gossipfl.audit.proofs import parse_proof, verify_proof
 from gossipfl.cli.audit import _proof
 from gossipfl.errors import UserError
 from gossipfl.hub import pseudonyms
+from gossipfl.hub.alerts import book
 from gossipfl.hub.alerts.alerter import Alerter
 from gossipfl.hub.alerts.channels import Channel
 from gossipfl.hub.alerts.messages import Composer
@@ -242,6 +243,18 @@ async def test_no_alert_is_made_of_what_was_read_before(database: Database) -> N
     told = repr((alerts, messages))
     assert device_name(found.ann.device)[:9] in told
     assert device_name(found.bob.device)[:9] not in told
+
+
+async def test_what_instances_report_of_it_goes_too(database: Database) -> None:
+    found = await left_in(database)
+    names = [device_name(keys.device) for keys in (found.ann, found.bob)]
+    seen = [Finding(Kind.TASK, name, Level.WARNING, f"{name[:9]} failed", "") for name in names]
+    async with database.transaction() as tx:
+        await book.report(tx, "other", seen, NOON)
+    await erase(found, found.bob)
+    async with database.transaction(write=False) as tx:
+        left = await book.reported(tx, "this", NOON)
+    assert [finding.subject for finding in left] == names[:1]
 
 
 async def test_a_report_has_one_row_for_all_who_were_erased(database: Database) -> None:

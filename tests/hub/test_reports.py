@@ -256,6 +256,32 @@ def test_what_is_no_report_is_refused(data: bytes) -> None:
         check(wrapped, KEY)
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, ""),
+        ({"article": "Art. 17"}, "supports no such claim"),
+        ({"article": "Art. 99"}, "does not know"),
+        ({"first": 1, "last": 2}, "not within"),
+        ({"first": None}, "not within"),
+        ({"count": 1}, "not within"),
+    ],
+)
+async def test_a_claim_that_its_hub_has_signed_is_not_proven_by_other_entries(
+    tmp_path: Path, change: dict[str, object], problem: str
+) -> None:
+    report = json.loads(await document(tmp_path, story()))["report"]
+    claim = next(c for c in report["claims"] if c["article"] == "Art. 25")
+    claim |= change
+    body = json.dumps(report, sort_keys=True, separators=(",", ":")).encode()
+    forged = signed(body, report["log"]["size"], KEY, SIGNER)
+    if not problem:
+        check(forged, KEY)
+        return
+    with pytest.raises(AuditRefused, match=problem):
+        check(forged, KEY)
+
+
 async def test_a_report_is_no_checkpoint_and_a_checkpoint_no_report(tmp_path: Path) -> None:
     from gossipfl.audit.checkpoints import open_checkpoint
 

@@ -241,6 +241,7 @@ async def forget(tx: Transaction, device: bytes) -> None:
         f"DELETE FROM alert_messages WHERE alert IN (SELECT id FROM alerts WHERE {which})", *named
     )
     await tx.execute(f"DELETE FROM alerts WHERE {which}", *named)
+    await tx.execute(f"DELETE FROM alert_reports WHERE {which}", *named)
 
 
 # --- what other instances see of themselves -------------------------------------------------------

@@ -38,7 +38,7 @@ TABLES = (
     *("fleet_devices", "fleet_chains", "node_documents", "node_objects"),
     *("star_clients", "star_updates", "star_rounds", "star_models", "star_metrics"),
     *("star_faults", "star_state", "auth_sessions", "auth_revocations"),
-    *("alerts", "alert_messages"),
+    *("alerts", "alert_messages", "alert_reports"),
 )
 """Tables from which an erasure deletes."""
 

@@ -138,7 +138,7 @@ DUTIES: tuple[Duty, ...] = (
         "164.316(b)(2)",
         "documentation: kept for six years, available, updated",
         "Policies, exports and reports on record since the first of them. The hub deletes no "
-        "entry.",
+        "entry that has its place.",
         "Six years need backups of the hub's database; they are the operator's.",
         (_K.POLICY, _K.EXPORT, _K.REPORT),
     ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,13 +21,15 @@ from gossipfl.audit.entries import parse_entry
 from gossipfl.audit.notes import Key, parse_note, sign_note
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.audit.tree import leaf_hash, verify_inclusion
-from gossipfl.hub.reports.compliance import ComplianceReport, body_of
+from gossipfl.hub.reports.claims import DUTIES
+from gossipfl.hub.reports.compliance import Claim, ComplianceReport, ProvenEntry, body_of
 from gossipfl.identity import Signer
 
 DOMAIN = "gossipfl-compliance-report v1"
 DOCUMENT_BYTES_MAX = 1_048_576  # guess; 64 proofs of 64 hashes have 300 kB
 BEGIN = b'{"report":'
 _BETWEEN = b',"signature":'
+_KINDS = {(d.framework, d.article): frozenset(kind.word for kind in d.kinds) for d in DUTIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,26 @@ def _prove(report: ComplianceReport, key: Key) -> None:
             raise AuditRefused(f"entry {row.entry} is not what the report says")
         proven[row.entry] = row
     for claim in report.claims:
-        missing = [index for index in claim.proven if index not in proven]
-        if missing or bool(claim.count) != bool(claim.proven):
-            raise AuditRefused(f"{claim.framework} {claim.article}: no proof of its entries")
+        _prove_claim(claim, proven)
+
+
+def _prove_claim(claim: Claim, proven: Mapping[int, ProvenEntry]) -> None:
+    """Its entries are of kinds that support it, and no others than it counts. Raises
+    AuditRefused."""
+    where = f"{claim.framework} {claim.article}"
+    kinds = _KINDS.get((claim.framework, claim.article))
+    if kinds is None:
+        raise AuditRefused(f"{where}: this version does not know which entries support that")
+    rows = [proven[index] for index in claim.proven if index in proven]
+    if len(rows) != len(claim.proven) or bool(claim.count) != bool(rows):
+        raise AuditRefused(f"{where}: no proof of its entries")
+    for row in rows:
+        if row.kind not in kinds:
+            raise AuditRefused(f"{where}: entry {row.entry} ({row.kind}) supports no such claim")
+    times = [row.time for row in rows]
+    if not rows:
+        return
+    if claim.first is None or claim.last is None or claim.count < len(rows):
+        raise AuditRefused(f"{where}: its entries are not within what it counts")
+    if min(times) < claim.first or max(times) > claim.last:
+        raise AuditRefused(f"{where}: its entries are not within its times")
