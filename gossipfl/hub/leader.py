@@ -38,6 +38,9 @@ TRY_S = 1.0  # how often a process that does not lead tries to: take-over in les
 CHECK_S = 2.0  # how often the one that leads asks whether it still does
 CENSUS_S = 2.0
 ASK_S = 0.5  # how soon the node is stopped for an erasure
+ERASE_AGAIN_S = (
+    600.0  # guess: what failed for a reason fails again, and the fleet is to be followed
+)
 LOOK_S = 0.5  # how often what was issued at another instance is looked for
 
 
@@ -97,7 +100,8 @@ class Leader:
         writer = LogWriter(self._database, self._log, self._identity.signer, self._clock)
         await writer.start()
         eraser = self._eraser(writer)
-        await eraser.erase()  # before the node reads what it had stored
+        # Before the node reads what it had stored.
+        pause_s = 0.0 if await self._erased(eraser) else ERASE_AGAIN_S
         marks = await pseudonyms.marks(self._database)
 
         def holdings() -> Holdings:
@@ -128,7 +132,7 @@ class Leader:
         parts.start("policies", lambda: _every(LOOK_S, courier.look))
         parts.start("census", lambda: _every(CENSUS_S, census.write))
         parts.start("erasures", lambda: _every(CENSUS_S, eraser.compact))
-        asked = asyncio.create_task(_until(eraser.is_asked), name="hub-erasures")
+        asked = asyncio.create_task(_until(eraser.is_asked, pause_s), name="hub-erasures")
         watching = asyncio.create_task(self._watch(lease), name="hub-lease")
         failing = asyncio.create_task(parts.failed(), name="hub-failed")
         try:
@@ -143,6 +147,17 @@ class Leader:
             for task in (running, watching, failing, asked):
                 task.cancel()
             await asyncio.gather(running, watching, failing, asked, return_exceptions=True)
+
+    async def _erased(self, eraser: Eraser) -> bool:
+        """Whether nothing is left to be erased. What fails stays asked for, and is tried again
+        later: until then the fleet is followed."""
+        try:
+            await eraser.erase()
+        except DatabaseError as error:
+            log.warning("an erasure failed and is tried again in %g s: %s", ERASE_AGAIN_S, error)
+            self._failed("erasure", f"{type(error).__name__}: {error}")
+            return False
+        return True
 
     def _eraser(self, writer: LogWriter) -> Eraser:
         identity = self._identity
@@ -165,8 +180,10 @@ class Leader:
         self._events.tell("task", name=name, problem=problem)
 
 
-async def _until(asked: Callable[[], Awaitable[bool]]) -> None:
-    """Return once it says yes. A database that does not answer is for others to tell."""
+async def _until(asked: Callable[[], Awaitable[bool]], pause_s: float) -> None:
+    """After a pause return once it says yes. A database that does not answer is for others to
+    tell."""
+    await asyncio.sleep(pause_s)
     while True:
         with suppress(DatabaseError):
             if await asked():

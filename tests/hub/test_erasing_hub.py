@@ -25,7 +25,9 @@ from gossipfl.fleet.documents import revocation_object
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.fleet.stored import DeviceIdentity
 from gossipfl.hub.auth.users import Users
-from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.database import Database, Unavailable, open_database
+from gossipfl.hub.erasing.asking import Stage, ask, stage
+from gossipfl.hub.erasing.eraser import Eraser
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.settings import HubSettings, load_settings, template
 from gossipfl.identity import device_name
@@ -157,6 +159,36 @@ def test_a_running_hub_erases_and_does_not_take_it_in_again(stand: Stand) -> Non
             assert stand.here.member_object in members
             assert stand.gone.member_object not in members
             assert await documents(hub.database, "revocations") == [stand.revocation]
+
+    asyncio.run(work())
+    assert stand.left() == []
+
+
+def test_an_erasure_that_fails_keeps_no_hub_from_leading(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tries = Eraser.erase, []
+
+    async def failing(self: Eraser) -> int:
+        tries.append(self)
+        if len(tries) == 1:
+            raise Unavailable("cut off after 30 s")
+        return await whole(self)
+
+    monkeypatch.setattr(Eraser, "erase", failing)
+    monkeypatch.setattr("gossipfl.hub.leader.ERASE_AGAIN_S", 0.3)
+    device = stand.gone.member.device
+
+    async def work() -> None:
+        database = await open_database(stand.settings.dsn)
+        await ask(database, device, stand.hub.root_key, "olga")
+        async with running(stand.settings) as (_, hub):
+            await until(lambda: hub.leader.leads)
+            assert len(tries) == 1
+            async with asyncio.timeout(20):
+                while await stage(database, device) is not Stage.DONE:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # the answer is in a database
+        await database.close()
 
     asyncio.run(work())
     assert stand.left() == []
