@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
+import msgspec
 import pytest
 from erasekit import NOON, RECEIPTS, Traces, forms, left_in, of_a_device, shown, signs_of, stored
 
@@ -30,11 +31,12 @@ from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.page.chronicle import MENTIONED_MAX
 from gossipfl.hub.page.feed import Feed
 from gossipfl.hub.page.model import Finding, Kind, Level
+from gossipfl.hub.policy import desk
 from gossipfl.hub.reports.contribution import contribution
 from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.reports.office import Office
 from gossipfl.identity import device_name
-from gossipfl.messages import Merged, Receipt, Refused
+from gossipfl.messages import Merged, Policy, Receipt, Refused
 from gossipfl.parameters import Layout, Tensor
 from gossipfl.wire import encode, seal
 from sim.fleet import Keys
@@ -418,3 +420,27 @@ async def test_a_reader_delays_the_second_step_and_it_is_tried_again(
     await found.eraser.compact()
     assert await stage(database, found.bob.device) is Stage.DONE
     await database.close()
+
+
+async def test_proposals_and_reports_of_alerts_that_name_it_go(
+    dsn: str, database: Database
+) -> None:
+    found = await left_in(database)
+    job = found.fleet.job("x", Layout((Tensor("w", (8,), 0),)))
+    plain = Policy(found.fleet.id, 0, 1, 0, job.bundle, bytes(32), 1, 4, 1, 1)
+    bob, name = found.bob.device, device_name(found.bob.device)
+    async with database.transaction() as tx:
+        await desk.add(tx, msgspec.structs.replace(plain, canary=[bob]), "", BY, 1)
+        await desk.add(tx, msgspec.structs.replace(plain, blocked=[bob]), "", BY, 2)
+        await desk.add(tx, plain, f"{name} is too slow", BY, 3)
+        await desk.add(tx, msgspec.structs.replace(plain, canary=[found.ann.device]), "it", BY, 4)
+        for device in (bob, found.ann.device):
+            told = Finding(Kind.SILENCE, device_name(device), Level.WARNING, "silent", "", "")
+            await book.report(tx, device.hex(), [told], 1)
+    await erase(found, found.bob)
+    async with database.transaction(write=False) as tx:
+        assert [p.note for p in await desk.listed(tx)] == ["it"]
+        subjects = await tx.rows("SELECT subject FROM alert_reports")
+    assert [row["subject"] for row in subjects] == [device_name(found.ann.device)]
+    await database.close()
+    assert shown(stored(dsn), {"name": {name.encode()}}) == []

@@ -247,6 +247,36 @@ async def test_a_changed_report_is_refused(tmp_path: Path, place: str) -> None:
         check(signed(body, report["log"]["size"], KEY, SIGNER), KEY)
 
 
+async def test_looking_again_does_not_make_the_log_grow(tmp_path: Path) -> None:
+    told = story()
+    database = await open_database(tmp_path / "hub.db")
+    now = told.now
+    try:
+        log = await kept(database, told)
+        office = Office(database, log, SIGNER, FLEET, lambda: now)
+        writer = LogWriter(database, log, SIGNER, lambda: now)
+        size = await log.reader.size()
+        grown = []
+        for by, asked in (
+            *(("ann", None), ("ann", None), ("otto", None)),
+            *(("ann", size), ("ann", size), ("ann", None)),
+        ):
+            await office.compliance(asked, by)
+            grown.append(await writer.integrate())
+        assert grown == [1, 0, 1, 1, 0, 0]
+        now += 86_400
+        await office.compliance(None, "ann")
+        assert await writer.integrate() == 1
+        async with database.transaction(write=False) as tx:
+            rows = await tx.rows(
+                "SELECT subject, data FROM log_entries WHERE kind = ?", int(EntryKind.REPORT)
+            )
+        assert {bytes(row["subject"]) for row in rows} == set(map(account_subject, ("ann", "otto")))
+        assert not any(b"ann" in row["data"] or b"otto" in row["data"] for row in rows)
+    finally:
+        await database.close()
+
+
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"report":{},"signature":7}', b"[" * 100_000])
 def test_what_is_no_report_is_refused(data: bytes) -> None:
     with pytest.raises(AuditRefused):

@@ -33,7 +33,7 @@ _HELD = (
 class Stage(Enum):
     """How far an erasure is."""
 
-    ASKED = "asked"  # nothing is deleted yet
+    ASKED = "asked"  # not all rows are deleted yet
     DELETED = "deleted"  # all rows are; the store's files are being written anew
     DONE = "done"
 

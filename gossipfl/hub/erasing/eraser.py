@@ -25,6 +25,7 @@ from gossipfl.hub.log.drafts import DEDUPE_BYTES, Draft, stage
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.log.said import Said, said
 from gossipfl.hub.log.writer import LogWriter
+from gossipfl.hub.policy import desk as proposals
 from gossipfl.hub.star import books
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ TABLES = (
     *("fleet_devices", "fleet_chains", "node_documents", "node_objects"),
     *("star_clients", "star_updates", "star_rounds", "star_models", "star_metrics"),
     *("star_faults", "star_state", "auth_sessions", "auth_revocations"),
-    *("alerts", "alert_messages", "alert_reports"),
+    *("alerts", "alert_messages", "alert_reports", "policy_proposals"),
 )
 """Tables from which an erasure deletes."""
 
@@ -134,6 +135,7 @@ class Eraser:
         )
         await star.scrub(transaction, subject, now)
         await alerts.forget(transaction, subject)
+        await proposals.forget(transaction, self._database.kind, subject)
         await node.scrub(transaction, self._database.kind, self._root_key, subject)
         gone = await _payloads(transaction, subject)
         for table, column in (

@@ -17,8 +17,8 @@ STATUS = {"GF850": 404, "GF851": 409, "GF852": 409}
 
 
 class ErasureAnswer(msgspec.Struct, frozen=True):
-    """`stage`: asked (nothing is deleted yet), deleted (all rows are; the database's files are
-    being written anew) or done. Ask again to learn how far it is."""
+    """`stage`: asked (not all rows are deleted yet), deleted (all rows are; the database's files
+    are being written anew) or done. Ask again to learn how far it is."""
 
     stage: str
 

@@ -15,7 +15,7 @@ from gossipfl.fleet.proposals import BundleRef, Change, Held
 from gossipfl.holdings import wanted
 from gossipfl.hub.database import Row, Transaction
 from gossipfl.hub.policy.messages import Canary, CanaryView, SpreadView, State
-from gossipfl.identity import device_name
+from gossipfl.identity import device_name, short_name
 from gossipfl.membership import Roster
 from gossipfl.messages import Head, Policy
 from gossipfl.objects import unpack_list
@@ -172,6 +172,16 @@ async def withdraw(tx: Transaction, name: str) -> bool:
         return False
     await _move(tx, name, State.WITHDRAWN, "")
     return True
+
+
+async def forget(tx: Transaction, kind: str, device: bytes) -> None:
+    """All proposals that name a device that was erased, open ones too. `kind`: of the database."""
+    where = {"sqlite": "instr(payload, ?)", "postgresql": "position(? IN payload)"}[kind]
+    words = f"%{short_name(device)}%"  # a full name begins with it
+    await tx.execute(
+        f"DELETE FROM policy_proposals WHERE {where} > 0 OR note LIKE ? OR note LIKE ?",
+        *(device, words, f"%{device.hex()}%"),
+    )
 
 
 async def _move(tx: Transaction, name: str, state: State, policy: str) -> None:

@@ -26,6 +26,7 @@ from gossipfl.identity import Signer
 from gossipfl.messages import Head
 from gossipfl.wire import decode
 
+DAY_S = 86_400
 WAITING_MAX = 8  # guess: people who look at one instance at one instant
 MEASURED_MAX = 10_000  # guess: a day of preset lan
 
@@ -66,13 +67,16 @@ class Office:
 
     async def compliance(self, size: int | None, by: str | None) -> bytes:
         """The signed report on the first `size` entries, or on all under the newest checkpoint.
-        With `by` it is durably noted, once for each report, who had it made. Raises TooMany, and
-        what `History.read` raises."""
+        With `by` it is durably noted who had it made: once a day for each account, and once for
+        each size that was asked for, so that looking again does not make the log grow. Raises
+        TooMany, and what `History.read` raises."""
         async with self._read(size) as history:
             body = await history.compliance(self._fleet)
             covered = history.tally.size
         if by is not None:
-            await self._note(body, covered, by)
+            now = self._clock()
+            name = f"day {now // DAY_S}" if size is None else f"size {size}"
+            await self._note(body, covered, by, now, name)
         return signed(body, covered, self._log.key, self._signer)
 
     @asynccontextmanager
@@ -124,13 +128,12 @@ class Office:
             row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
         return 0 if row is None else int(row["n"])
 
-    async def _note(self, body: bytes, size: int, by: str) -> None:
-        digest = hashlib.sha256(body).hexdigest()
+    async def _note(self, body: bytes, size: int, by: str, now: int, name: str) -> None:
+        digest, who = hashlib.sha256(body).hexdigest(), account_subject(by)
         told = {"action": "report", "entries": size, "report": "compliance", "sha256": digest}
         data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
-        key = f"report/{size}/{digest}"
-        draft = Draft(EntryKind.REPORT, account_subject(by), data, self._clock(), key)
-        await self._log.append([draft])
+        key = f"report/{who.hex()}/{name}"
+        await self._log.append([Draft(EntryKind.REPORT, who, data, now, key)])
 
 
 async def update_sizes(database: Database) -> tuple[int, ...]:
