@@ -138,6 +138,7 @@ def _peer(core: Core, device: bytes, contribution: float) -> PeerView:
         quarantine_left_s=standing.quarantined_until - now if state == "quarantined" else None,
         evidence={"apart": standing.outlying, "alike": standing.crowded},
         history=tuple(standing.entries),
+        is_hub=core.roster.is_hub(device),
     )
 
 

@@ -40,6 +40,7 @@ class PeerView:
     quarantine_left_s: float | None = None  # None: it is not in soft quarantine
     evidence: dict[str, float] = field(default_factory=dict)  # for standing apart, and near copies
     history: tuple[tuple[int, str, str], ...] = ()  # fleet time, cause, words; the newest last
+    is_hub: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`gossipfl init`, `run`, `status`, `peers`: one device, seen from its own machine."""
+"""`gossipfl init`, `run`, `status`, `peers`, `doctor`: one device, seen from its own machine."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def add_parser(subparsers: Any) -> None:
     )
     add_where(peers_parser)
     peers_parser.set_defaults(handler=peers)
+
+    doctor_parser = subparsers.add_parser(
+        "doctor", help="what keeps this device from taking part, and how to fix it"
+    )
+    add_where(doctor_parser)
+    doctor_parser.set_defaults(handler=doctor)
 
 
 def add_where(parser: Any) -> None:
@@ -163,3 +169,24 @@ def peers(args: Namespace) -> Result:
 
     found = call(settings_of(args).socket, "peers")
     return Result(found, peers_text(found["peers"], palette(args).paint))
+
+
+def doctor(args: Namespace) -> Result:
+    """Every check; exit 1 if one of them found a problem."""
+    from dataclasses import asdict
+
+    from device_agent.checks import State
+    from device_agent.doctor import examine
+
+    checks = examine(settings_of(args))
+    problems = sum(check.state is State.PROBLEM for check in checks)
+    paint, lines = palette(args).paint, []
+    colours = {State.OK: "green", State.NOTE: "dim", State.PROBLEM: "red"}
+    for check in checks:
+        state = paint(f"{check.state:<7}", colours[check.state])
+        lines.append(f"{state}  {check.name:<11}  {check.what}")
+        if check.state is State.PROBLEM and check.fix:
+            lines.append(f"{'':<9}{'how to fix':<11}  {check.fix}")
+    found = f"{problems} problem{'' if problems == 1 else 's'}" if problems else "nothing is wrong"
+    shown = {"problems": problems, "checks": [asdict(check) for check in checks]}
+    return Result(shown, "\n".join([*lines, "", found]), Exit.NO if problems else Exit.OK)

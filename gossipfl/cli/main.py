@@ -31,6 +31,7 @@ VERBS: tuple[tuple[str, str, str, str], ...] = (
     ("Device", "run", "device", "run the agent (what the systemd unit starts)"),
     ("Device", "status", "device", "this device's model, round, policy and accuracy"),
     ("Device", "peers", "device", "the peers it sees, their reputation, and why"),
+    ("Device", "doctor", "device", "what keeps this device from taking part, and how to fix it"),
     ("Device", "reputation", "reputation", "what it thinks of its peers, and why"),
     ("Device", "quarantine", "reputation", "who is shut out here; let one in again"),
     ("Device", "predict", "models", "use the device's current model on an input"),
