@@ -246,6 +246,12 @@ def test_what_people_see_and_use(make: Make, tmp_path: Path) -> None:
     assert code == 2
     assert "GF703" in err
 
+    found = first.json("doctor", "--set", "discovery.enabled=false")
+    states = {check["name"]: check["state"] for check in found["checks"]}
+    asked = ("agent", "job", "data", "peers", "clock", "keys")
+    assert {states[name] for name in asked} == {"ok"}, found
+    assert states["hub"] == "note", "this fleet has none"
+
     # onnxruntime's telemetry would leave files below the home folder, and a thread.
     assert list((first.folder / "home").rglob("*")) == []
 
