@@ -656,6 +656,9 @@ def test_the_summary_says_what_matters() -> None:
     found = summary(facts)
     assert found.headline.startswith("7 devices learned together")
     assert any("1 device proven" in words for words in found.attention)
+    assert "1 device kept out: none of the others merges it." in found.attention
+    facts.tally.chronicle.devices[told.liar].revoked = (told.now, "sold")
+    assert not any("kept out" in words for words in summary(facts).attention)
     assert "Return on what is spent" in [box.name for box in found.costs]
     assert found.not_set == []
     assert "price_per_gb" in summary(facts_of(told)).not_set

@@ -6,6 +6,7 @@ import msgspec
 
 from gossipfl.audit.entries import EntryKind
 from gossipfl.hub.page import words
+from gossipfl.hub.page.influence import weights
 from gossipfl.hub.reports.claims import DUTIES
 from gossipfl.hub.reports.compliance import status_of
 from gossipfl.hub.reports.facts import Facts, LogPart
@@ -141,6 +142,10 @@ def _attention(facts: Facts) -> list[str]:
     proven = sum(bool(d.evidence) for d in devices)
     if proven:
         found.append(f"{words.count(proven, 'device')} proven to have signed two histories.")
+    weight = weights(devices)
+    left_out = sum(weight[d.device].is_left_out for d in devices if d.revoked is None)
+    if left_out:
+        found.append(f"{words.count(left_out, 'device')} kept out: none of the others merges it.")
     revoked = sum(d.revoked is not None for d in devices)
     if revoked:
         found.append(f"{words.count(revoked, 'device')} revoked.")
