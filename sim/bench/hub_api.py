@@ -18,16 +18,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from gossipfl.bundle.archive import read
 from gossipfl.bundles import MNIST_CNN, read_bytes
@@ -35,6 +29,7 @@ from gossipfl.fleet import documents
 from gossipfl.fleet.local import enrol_local, make_fleet
 from gossipfl.hub.settings import template
 from gossipfl.hub.star.values import Details, RoundState
+from sim.bench.hub_tls import self_signed
 from sim.bench.report import progress
 from sim.demo.places import free_ports
 
@@ -63,7 +58,6 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with bench.running():
         bench.log_in()
         figures |= bench.updates(args)
-        bench.kill()  # under load: what was acknowledged before has to be there
     figures |= bench.lost(figures.pop("acknowledged_file"))
     with bench.running():
         bench.log_in()
@@ -109,7 +103,7 @@ class _Bench:
         self.fleet = make_fleet(folder / "fleet")
         self.state = folder / "hub"
         enrol_local(self.fleet, self.state, role="hub")
-        self.certificate, key = _certificate(folder)
+        self.certificate, key = self_signed(folder)
         self.port, node_port = free_ports(2, progress)
         self.config = self.state / "hub.toml"
         settings = {
@@ -239,7 +233,7 @@ class _Bench:
         count = measured["updates_per_s"] * args.seconds
         measured.pop("measured")
         rss = _rss_mb(self._process.pid)
-        self.kill()
+        self.kill()  # under load: what was acknowledged before has to be there
         load.process.wait(END_S)
         return {
             "clients": found["registered"],
@@ -310,29 +304,9 @@ class _Bench:
             "honest_p99_s_during": during["p99_s"],
             "honest_p99_ratio": round(during["p99_s"] / before["p99_s"], 2),
             "honest_p50_s": [before["p50_s"], during["p50_s"]],
+            "honest_refused": before["refused"] + during["refused"],
             "honest_cpu_s_during": round(cpu, 2),
         }
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """Certificate and key of an API on 127.0.0.1."""
-    key = Ed25519PrivateKey.generate()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub")])
-    now, day = datetime.now(UTC), timedelta(days=1)
-    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = (
-        builder.not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(addresses, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, None)
-    )
-    paths = folder / "api.pem", folder / "api.key"
-    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-    paths[1].touch(0o600)
-    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return paths
 
 
 def _rss_mb(pid: int) -> float:

@@ -264,10 +264,12 @@ async def submit(given: dict[str, Any]) -> None:
 
 async def calm(given: dict[str, Any]) -> None:
     """given: url, ca, tokens, askers, per_s, seconds. Waits for a line on stdin between phases."""
-    loop, tokens = asyncio.get_running_loop(), given["tokens"]
+    loop, tokens, askers = asyncio.get_running_loop(), given["tokens"], given["askers"]
     async with Site(given["url"], given["ca"]).open() as site:
 
-        async def ask(number: int, took: list[float], until: float) -> None:
+        async def ask(number: int, took: list[float], until: float) -> int:
+            """How many were refused: a quick refusal is no quick answer."""
+            refused = 0
             http = site.sessions[number % ADDRESSES]
             headers = {"Authorization": f"Bearer {tokens[number % len(tokens)]}"}
             await asyncio.sleep(number / given["per_s"])
@@ -275,18 +277,20 @@ async def calm(given: dict[str, Any]) -> None:
                 began = loop.time()
                 async with http.get("/api/v1/training/config", headers=headers) as answer:
                     await answer.read()
-                    if answer.status != 200:
-                        say(refused=answer.status)
-                took.append(loop.time() - began)
-                await asyncio.sleep(given["askers"] / given["per_s"])
+                if answer.status == 200:
+                    took.append(loop.time() - began)
+                else:
+                    refused += 1
+                await asyncio.sleep(askers / given["per_s"])
+            return refused
 
         for phase in ("before", "during"):
             took: list[float] = []
             until = loop.time() + given["seconds"]
-            await asyncio.gather(*(ask(n, took, until) for n in range(given["askers"])))
+            refused = sum(await asyncio.gather(*(ask(n, took, until) for n in range(askers))))
             say(
                 phase=phase,
-                asked=len(took),
+                refused=refused,
                 p50_s=round(percentile(took, 0.5), 4),
                 p99_s=round(percentile(took, 0.99), 4),
             )

@@ -74,6 +74,19 @@ async def newest(hub: Stand) -> Any:
         return await books.version(tx, has_body=True)
 
 
+async def parameters(hub: Stand) -> Any:
+    """Of the newest model."""
+    return np.frombuffer((await newest(hub)).body, "<f4")
+
+
+async def eight(hub: Stand) -> list[Any]:
+    """Puppets whose first round is open, under a rule that bears one liar."""
+    await hub.start(n=9, attackers=1, rule="nna", sample=8)
+    members = await puppets(hub, 8)
+    await go(hub)
+    return members
+
+
 # --- rules -----------------------------------------------------------------------------------
 
 
@@ -133,11 +146,11 @@ async def test_weighted_mean_follows_the_examples(hub: Stand) -> None:
     await hub.start(n=4, attackers=0, rule="weighted_mean")
     small, large = await puppets(hub, 2)
     await go(hub)
-    base = np.frombuffer((await newest(hub)).body, "<f4")
+    base = await parameters(hub)
     await send(small, base, examples=10)
     await send(large, base + 1.0, examples=30)
     await go(hub)
-    merged_ = np.frombuffer((await newest(hub)).body, "<f4")
+    merged_ = await parameters(hub)
     assert merged_ - base == pytest.approx(np.full(len(base), 0.75), abs=1e-6)
     version = await hub.ask("GET", "/api/v1/models/1")
     shares = {part[0]: part[3] for part in version["details"]["merged"]}
@@ -176,7 +189,7 @@ async def test_who_is_not_selected_is_told_so(hub: Stand) -> None:
     await hub.start(n=10, attackers=0, rule="mean", sample=2)
     members = await puppets(hub, 4)
     await go(hub)
-    base = np.frombuffer((await newest(hub)).body, "<f4")
+    base = await parameters(hub)
     configs = [await asyncio.to_thread(each.config) for each in members]
     chosen = [config["is_selected"] for config in configs]
     assert sum(chosen) == 2
@@ -195,7 +208,7 @@ async def test_a_round_that_is_not_filled_hands_over_what_it_accepted(tmp_path: 
         first, second, third = await puppets(hub, 3)
         await hub.star.engine.step()
         await hub.star.engine.step()
-        base = np.frombuffer((await newest(hub)).body, "<f4")
+        base = await parameters(hub)
         await send(first, base + 0.3)
         await hub.star.engine.step()
         async with hub.database.transaction(write=False) as tx:
@@ -205,7 +218,7 @@ async def test_a_round_that_is_not_filled_hands_over_what_it_accepted(tmp_path: 
         assert (round_.number, round_.version, kept) == (2, 0, 1)
         await send(second, base + 0.3)
         await go_until_merged(hub)
-        merged_ = np.frombuffer((await newest(hub)).body, "<f4")
+        merged_ = await parameters(hub)
         assert merged_ - base == pytest.approx(np.full(len(base), 0.2), abs=1e-6)
         assert third.sent == 0
 
@@ -224,7 +237,7 @@ async def test_another_instance_merges_what_one_had_closed(tmp_path: Path) -> No
         await hub.start(n=3, attackers=0, rule="mean")
         members = await puppets(hub, 2)
         await go(hub)
-        base = np.frombuffer((await newest(hub)).body, "<f4")
+        base = await parameters(hub)
         for each in members:
             await send(each, base + 3.0)
         await hub.star.engine.step()
@@ -261,7 +274,7 @@ async def test_two_instances_one_leads_and_the_other_takes_over(tmp_path: Path) 
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         await hub.until(lambda: _is_open(hub))
-        base = np.frombuffer((await newest(hub)).body, "<f4")
+        base = await parameters(hub)
         for each in members:
             await send(each, base + 1.0)
         other.wake()
@@ -285,7 +298,7 @@ async def test_training_stops_when_the_policy_says_and_goes_on_with_another(hub:
     await hub.start(n=3, attackers=0, rule="mean", rounds=2)
     members = await puppets(hub, 2)
     await go(hub)
-    base = np.frombuffer((await newest(hub)).body, "<f4")
+    base = await parameters(hub)
     for _ in range(2):
         for each in members:
             await send(each, base + 1.0)
@@ -302,12 +315,10 @@ async def test_training_stops_when_the_policy_says_and_goes_on_with_another(hub:
 
 
 async def test_a_liar_is_quarantined_and_said_why(hub: Stand) -> None:
-    await hub.start(n=9, attackers=1, rule="nna", sample=8)
-    members = await puppets(hub, 8)
+    members = await eight(hub)
     rng = np.random.default_rng(0)
-    await go(hub)
     for _ in range(12):
-        base = np.frombuffer((await newest(hub)).body, "<f4")
+        base = await parameters(hub)
         for each in members:
             config = await asyncio.to_thread(each.config)
             if not config["is_selected"]:
@@ -331,12 +342,10 @@ async def test_a_liar_is_quarantined_and_said_why(hub: Stand) -> None:
 
 async def test_a_client_with_unlike_data_stays_when_the_others_have_agreed(hub: Stand) -> None:
     """Far beside what the others still move, near beside the way that all have come."""
-    await hub.start(n=9, attackers=1, rule="nna", sample=8)
-    members = await puppets(hub, 8)
+    members = await eight(hub)
     rng = np.random.default_rng(0)
-    await go(hub)
     for number in range(12):
-        base = np.frombuffer((await newest(hub)).body, "<f4")
+        base = await parameters(hub)
         for each in members:
             config = await asyncio.to_thread(each.config)
             assert config["is_selected"], config["why"]
@@ -366,7 +375,7 @@ async def test_a_public_holdout_judges_versions_and_keeps_a_harmful_merge_out(
         await hub.start(n=3, attackers=0, rule="mean")
         members = await puppets(hub, 2)
         await go(hub)
-        base = np.frombuffer((await newest(hub)).body, "<f4")
+        base = await parameters(hub)
         for each in members:
             await send(each, base + np.random.default_rng(1).normal(0, 40, len(base)))
         await go(hub)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -42,13 +41,6 @@ from gossipfl.wire import encode, seal
 from sim.fleet import Keys
 
 BY = "olga"
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    opened = await open_database(dsn)
-    yield opened
-    await opened.close()
 
 
 async def erase(found: Traces, keys: Keys) -> None:

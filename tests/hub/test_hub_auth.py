@@ -31,29 +31,12 @@ from gossipfl.hub.auth.authenticator import COOKIE
 from gossipfl.hub.auth.routes import REFRESH_COOKIE
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.auth.tokens import ACCESS_S, Tokens
-from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.database import Database
 from gossipfl.hub.rest.access import Role
 from gossipfl.hub.rest.problems import Problem
 
 ME = "/api/v1/auth/me"
 API = "/api/v1/auth"
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    database = await open_database(dsn)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def auth(database: Database, clock: Clock) -> Auth:
-    return make_auth(database, clock)
 
 
 @pytest.fixture

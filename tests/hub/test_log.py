@@ -26,13 +26,6 @@ from gossipfl.hub.log.writer import LogWriter
 from gossipfl.identity import Signer
 
 
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    opened = await open_database(dsn)
-    yield opened
-    await opened.close()
-
-
 async def test_entries_get_their_places_in_the_order_of_staging(database: Database) -> None:
     log, writer = log_on(database, batch_max=300)
     assert await writer.start() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,13 +11,6 @@ from gossipfl.hub import pseudonyms
 from gossipfl.hub.database import Database, open_database
 
 DEVICES = [bytes([number]) * 16 for number in range(1, 41)]
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    opened = await open_database(dsn)
-    yield opened
-    await opened.close()
 
 
 async def salts(database: Database) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from logkit import NOON, audited, log_on
@@ -20,7 +20,7 @@ from gossipfl.events import (
     ObjectReceived,
 )
 from gossipfl.holdings import Holdings, Neighbour
-from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.database import Database
 from gossipfl.hub.fleet.recorder import Recorder
 from gossipfl.identity import Signer
 from gossipfl.membership import Known
@@ -105,13 +105,6 @@ class World:
         if data is None:
             return FetchFailed(effect.request, Fault.REFUSED, "not here", absent=True)
         return ObjectReceived(effect.request, self.spoil(data))
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    opened = await open_database(dsn)
-    yield opened
-    await opened.close()
 
 
 def recorder(database: Database, world: World) -> Recorder:

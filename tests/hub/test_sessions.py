@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from authkit import Clock, bearer, client_of, make_auth, user
+from authkit import Clock, bearer, client_of, user
 from starkit import stand
 
 from gossipfl.hub import observing
 from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.auth.sessions import GRACE_S
-from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.database import Database
 from gossipfl.hub.observing import ObservingApi
 from gossipfl.hub.rest.access import ANYBODY, Role
 from gossipfl.hub.rest.problems import Problem
 from gossipfl.hub.rest.routing import Call
 from gossipfl.hub.star.service import Star
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    database = await open_database(dsn)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def auth(database: Database, clock: Clock) -> Auth:
-    return make_auth(database, clock)
 
 
 async def rows(database: Database, table: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from authkit import FLEET, LOG_N, PASSWORD, SEED, Clock, client_of, user
 
 from gossipfl.hub.auth import passwords
 from gossipfl.hub.auth.service import Auth
-from gossipfl.hub.database import Database, open_database
+from gossipfl.hub.database import Database
 from gossipfl.hub.fleet.census import Census
 from gossipfl.hub.hub import Hub
 from gossipfl.hub.members import FleetMembers
@@ -22,18 +21,6 @@ from gossipfl.identity import device_name
 
 DEVICE = bytes(range(32))
 API = "/api/v1/auth"
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    database = await open_database(dsn)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

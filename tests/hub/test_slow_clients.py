@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from aiohttp import web
 from authkit import LOG_N, bearer, user
-from processkit import self_signed
 from test_hub_rest import Badge
 from test_service import running, settings, until  # noqa: F401 - settings is a fixture
 
@@ -31,6 +30,7 @@ from gossipfl.hub.rest.doors import STALL_S, Doors
 from gossipfl.hub.rest.origins import Origins
 from gossipfl.hub.rest.routing import Call, Raw, Route
 from gossipfl.hub.settings import HubSettings
+from sim.bench.hub_tls import self_signed
 
 WAIT_S = 20.0
 OPERATOR = {"Badge": "operator:ann"}
@@ -135,13 +135,24 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
     return b""
 
 
-def upload(path: str, size: int, badge: str = "", kind: str = "application/json") -> bytes:
-    """A request's headers, and the first byte of its body."""
+async def answered(reader: asyncio.StreamReader) -> bytes:
+    """Its headers, and its body: one JSON object."""
+    return await asyncio.wait_for(reader.readuntil(b"}"), WAIT_S)
+
+
+def upload(
+    path: str,
+    size: int,
+    badge: str = "",
+    kind: str = "application/json",
+    begins: bytes = b"x",
+) -> bytes:
+    """A request's headers, and the beginning of its body."""
     who = f"Badge: {badge}\r\n" if badge else ""
     return (
         f"POST {path} HTTP/1.1\r\nHost: x\r\n{who}Content-Type: {kind}\r\n"
-        f"Content-Length: {size}\r\n\r\nx"
-    ).encode()
+        f"Content-Length: {size}\r\n\r\n"
+    ).encode() + begins
 
 
 # --- the finding: 300 slow uploads of strangers ------------------------------------------------
@@ -185,51 +196,40 @@ async def test_one_stranger_more_gets_the_place_of_the_slowest() -> None:
             reader, writer = await site.raw(upload("/shout", 60_000))
             stack.callback(writer.close)
             readers.append(reader)
-        await until(lambda: site.dispatcher._strangers_uploads.count == 16)
-        site.dispatcher._strangers_uploads._patience_s = 0.1
-        async with aiohttp.ClientSession() as http:
-
-            async def split() -> AsyncIterator[bytes]:
-                yield b'{"text": '
-                await asyncio.sleep(0.05)  # so that it has to be waited for
-                yield b'"ho"}'
-
-            async def try_it() -> int:
-                async with http.post(
-                    f"{site.url}/shout", data=split(), headers={"Content-Type": "application/json"}
-                ) as answer:
-                    return answer.status
-
-            async with asyncio.timeout(WAIT_S):
-                while (status := await try_it()) == 503:  # noqa: ASYNC110 - the places are new
-                    await asyncio.sleep(0.05)
-            assert status == 200
-        assert b" 408 " in await asyncio.wait_for(readers[0].readuntil(b"}"), WAIT_S)
+        uploads = site.dispatcher._strangers_uploads
+        await until(lambda: uploads.count == 16)
+        uploads._patience_s = 10 * WAIT_S
+        refused, writer = await site.raw(upload("/shout", 60_000))
+        stack.callback(writer.close)
+        assert b" 503 " in await answered(refused)
+        uploads._patience_s = 0.0
+        body = b'{"text": "ho"}'
+        newcomer, writer = await site.raw(upload("/shout", len(body), begins=body[:5]))
+        stack.callback(writer.close)
+        assert b" 408 " in await answered(readers[0])
+        writer.write(body[5:])
+        assert b" 200 " in await answered(newcomer)
         assert site.dispatcher.in_flight == 0
 
 
 async def test_one_caller_cannot_hold_the_places_of_others() -> None:
     async with serving() as site, AsyncExitStack() as stack:
-        for _ in range(8):
-            _, writer = await site.raw(
-                upload("/blob", 60_000, "device:aa", OCTETS).replace(b"POST", b"PUT", 1)
-            )
+
+        async def put(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            sent = upload("/blob", 3_000, f"device:{name}", OCTETS).replace(b"POST", b"PUT", 1)
+            reader, writer = await site.raw(sent)
             stack.callback(writer.close)
+            return reader, writer
+
+        for _ in range(8):
+            await put("aa")
         await until(lambda: site.dispatcher._uploads.count == 8)
-        async with aiohttp.ClientSession() as http:
-            for name, status in (("aa", 503), ("bb", 200)):
-                async with http.put(
-                    f"{site.url}/blob",
-                    data=_in_parts(),
-                    headers={"Badge": f"device:{name}", "Content-Type": OCTETS},
-                ) as answer:
-                    assert answer.status == status, name
-
-
-async def _in_parts() -> AsyncIterator[bytes]:
-    for _ in range(3):
-        yield b"x" * 1000
-        await asyncio.sleep(0.01)
+        refused, _ = await put("aa")
+        assert b" 503 " in await answered(refused)
+        other, writer = await put("bb")
+        await until(lambda: site.dispatcher._uploads.count == 9)
+        writer.write(bytes(2_999))
+        assert b" 200 " in await answered(other)
 
 
 # --- deadlines -----------------------------------------------------------------------------------
@@ -310,15 +310,21 @@ async def test_an_answer_that_nobody_reads_is_given_up() -> None:
 
 async def test_what_is_left_of_a_refused_body_is_no_slow_request() -> None:
     """The rest of a body that nobody wanted does not start the next request's deadline."""
-    async with serving(header_s=0.3) as site:
+    async with serving() as site:
         size = 20_000
         sent = upload("/say", size).replace(b"POST", b"GET", 1)  # no token: 401
         reader, writer = await site.raw(sent)
-        assert b" 401 " in await asyncio.wait_for(reader.readuntil(b"}"), WAIT_S)
+        assert b" 401 " in await answered(reader)
+        (visitor,) = site.doors._open
+        await until(lambda: visitor._rest is not None)
+        rest = visitor._rest
+        assert rest is not None
+        assert not rest.is_eof()
         writer.write(b"x" * (size - 1))
-        await asyncio.sleep(0.6)  # longer than the deadline: nothing is to happen
+        await until(rest.is_eof)
+        assert visitor._deadline is None
         writer.write(b"GET /say HTTP/1.1\r\nHost: x\r\nBadge: operator:ann\r\n\r\n")
-        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"}"), WAIT_S)
+        assert b" 200 " in await answered(reader)
         writer.close()
 
 
