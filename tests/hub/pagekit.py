@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
+import msgspec
 from logkit import SIGNER
 
 from gossipfl.audit.entries import EntryKind
@@ -18,7 +19,7 @@ from gossipfl.hub.log.writer import LogWriter
 from gossipfl.hub.page.chronicle import Chronicle, Logged
 from gossipfl.hub.page.facts import Facts, LogFacts, Sighting
 from gossipfl.hub.page.model import CheckpointBox
-from gossipfl.messages import Head
+from gossipfl.messages import ChainRef, Head, Privacy
 from gossipfl.wire import decode, encode, open_envelope
 from sim.adversaries import FoeTrainer
 from sim.checkers import Checker
@@ -114,6 +115,19 @@ def facts(told: Story, **changes: object) -> Facts:
         "fleet": FLEET.hex(),
     }
     return Facts(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def near_its_end(told: Story) -> tuple[Facts, Privacy]:
+    """The same fleet under a policy of privacy, of which one device has published 81 times."""
+    made = facts(told)
+    terms = Privacy(mode="local", epsilon=4.0, z=10.0)
+    policy = made.chronicle.policies[-1]
+    made.chronicle.policies[-1] = msgspec.structs.replace(policy, privacy=terms)
+    sighting = told.sightings[told.honest[0]]
+    assert sighting.head is not None
+    head = msgspec.structs.replace(sighting.head, ledger=ChainRef(82, bytes(32)))
+    spent = {**told.sightings, told.honest[0]: replace(sighting, head=head)}
+    return replace(made, sightings=spent), terms
 
 
 async def kept(database: Database, told: Story, batch: int = 40) -> HubLog:

@@ -135,7 +135,11 @@ def test_a_viewer_of_some_labels_sees_no_silent_device_and_no_alert_of_one() -> 
     here = {d: replace(s, seen=later - 4) for d, s in told.sightings.items()}
     here[told.honest[0]] = replace(told.sightings[told.honest[0]], state="away")
     star = {told.honest[1].hex(): "it lies apart"}
-    page = compose.page(facts(told, sightings=here, now=later, star_shut_out=star))
+    made = facts(told, sightings=here, now=later, star_shut_out=star)
+    alarm = f"withheld, device {short_name(told.honest[2])}"
+    made.chronicle.alarms.append((told.now, alarm))
+    page = compose.page(made)
+    assert any(alarm in need.words for need in page.needs)
     assert short_name(told.honest[0]) in Renderer().page(page, Query(), "", "ann", True)
     text = Renderer().page(compose.limited(page), Query(), "", "eve", True)
     for device in (*told.honest, told.liar):

@@ -10,10 +10,11 @@ from statistics import NormalDist
 
 import msgspec
 import pytest
-from pagekit import FLEET, Story, facts, logged, story
+from pagekit import FLEET, Story, facts, logged, near_its_end, story
 
 from gossipfl.audit.entries import EntryKind
 from gossipfl.config import Limits
+from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.log.drafts import Draft
 from gossipfl.hub.page import compose, influence
 from gossipfl.hub.page.blocks import quantiles, spent_at_most
@@ -244,21 +245,17 @@ def test_in_group_sums_no_device_is_judged_by_what_others_merge() -> None:
 
 
 def test_a_budget_that_ends_needs_somebody() -> None:
-    told = story()
-    made = facts(told)
-    terms = Privacy(mode="local", epsilon=4.0, z=10.0)
-    policy = made.chronicle.policies[-1]
-    made.chronicle.policies[-1] = msgspec.structs.replace(policy, privacy=terms)
-    sighting = told.sightings[told.honest[0]]
-    assert sighting.head is not None
-    head = msgspec.structs.replace(sighting.head, ledger=ChainRef(82, bytes(32)))
-    spent = {**told.sightings, told.honest[0]: replace(sighting, head=head)}
-    page = compose.page(replace(made, sightings=spent))
+    made, terms = near_its_end(story())
+    page = compose.page(made)
     tile = next(t for t in page.tiles if t.name == "Worst epsilon left")
     assert tile.value == f"{4.0 - spent_at_most(terms, 81):.2f}"
     assert tile.level is Level.WARNING
     assert any("near the end of the privacy budget" in need.title for need in page.needs)
     assert "81 published" in Renderer().page(page, Query(), "", "ann", True)
+    calm = compose.page(made, AlertsSection(budget_share=1.0))
+    assert not any("privacy budget" in need.title for need in calm.needs)
+    (tile,) = [t for t in calm.tiles if t.name == "Worst epsilon left"]
+    assert tile.level is Level.GOOD
 
 
 def test_who_logged_in_is_not_for_viewers() -> None:

@@ -130,7 +130,8 @@ class Alerter:
             await self._queue(tx, changes, now)
             if is_due:
                 await book.prune(tx, now)
-        self._pruned = now if is_due else self._pruned
+        if is_due:
+            self._pruned = now
         self._say(changes)
 
     async def _remember(self, before: Sequence[Incident], now: int) -> list[Incident]:

@@ -26,6 +26,12 @@ _FIELDS = (
     "id, kind, subject, level, title, words, link, began, fired, gone, resolved, acknowledged, "
     "acknowledged_by"
 )
+# An alert's newest message that has not reached somebody: of the alerts that are read alone.
+_PROBLEM = (
+    "COALESCE((SELECT channel || ': ' || problem FROM alert_messages WHERE alert = alerts.id "
+    "AND state <> 'sent' AND problem <> '' ORDER BY alert_messages.id DESC LIMIT 1), '') "
+    "AS problem_of_messages"
+)
 _INSERT = f"INSERT INTO alerts ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE = (
     "UPDATE alerts SET level = ?, title = ?, words = ?, link = ?, began = ?, fired = ?, gone = ?, "
@@ -67,21 +73,23 @@ async def unresolved(tx: Transaction) -> list[Incident]:
     return [incident(row) for row in rows]
 
 
-async def listed(tx: Transaction, most: int, *, is_open: bool) -> list[Incident]:
-    """What has fired, the newest first."""
+async def listed(tx: Transaction, most: int, *, is_open: bool) -> list[tuple[Incident, str]]:
+    """What has fired, the newest first, and why a message of it was not sent yet, or never was."""
     which = "AND resolved IS NULL " if is_open else ""
     rows = await tx.rows(
-        f"SELECT {_FIELDS} FROM alerts WHERE fired IS NOT NULL {which}"
+        f"SELECT {_FIELDS}, {_PROBLEM} FROM alerts WHERE fired IS NOT NULL {which}"
         "ORDER BY fired DESC, id LIMIT ?",
         most,
     )
-    return [incident(row) for row in rows]
+    return [(incident(row), row["problem_of_messages"]) for row in rows]
 
 
-async def one(tx: Transaction, alert: str) -> Incident | None:
-    """None also while it has not fired."""
-    row = await tx.row(f"SELECT {_FIELDS} FROM alerts WHERE id = ? AND fired IS NOT NULL", alert)
-    return None if row is None else incident(row)
+async def one(tx: Transaction, alert: str) -> tuple[Incident, str] | None:
+    """As `listed` has it; None also while it has not fired."""
+    row = await tx.row(
+        f"SELECT {_FIELDS}, {_PROBLEM} FROM alerts WHERE id = ? AND fired IS NOT NULL", alert
+    )
+    return None if row is None else (incident(row), row["problem_of_messages"])
 
 
 def incident(row: Row) -> Incident:
@@ -159,14 +167,18 @@ async def delivered(tx: Transaction, message: Queued) -> None:
     )
 
 
+def pause_s(tries: int) -> float:
+    """Until the next try of what has failed so often before."""
+    return min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries, 20))
+
+
 async def failed(tx: Transaction, message: Queued, problem: str, now: int, wait_s: float) -> None:
     """Try again later, or give it up after a day."""
     state = "given up" if now - message.made >= GIVE_UP_S else "waiting"
-    pause = max(wait_s, PAUSE_S * 2 ** min(message.tries, 20))
     await tx.execute(
         "UPDATE alert_messages SET tries = ?, due = ?, problem = ?, state = ? WHERE id = ?",
         message.tries + 1,
-        now + int(min(PAUSE_MAX_S, pause)),
+        now + int(min(PAUSE_MAX_S, max(wait_s, pause_s(message.tries)))),
         problem[:PROBLEM_CHARS_MAX],
         state,
         message.id,
@@ -188,7 +200,6 @@ async def acknowledge(tx: Transaction, alert: str, who: str, now: int) -> bool:
 async def lines(tx: Transaction) -> tuple[AlertLine, ...]:
     """What the page shows: fired and not resolved, with what keeps messages of it from going."""
     found = await listed(tx, OPEN_MAX, is_open=True)
-    problems = await troubles(tx)
     return tuple(
         AlertLine(
             i.id,
@@ -198,20 +209,10 @@ async def lines(tx: Transaction) -> tuple[AlertLine, ...]:
             i.fired or i.began,
             i.acknowledged,
             i.acknowledged_by,
-            problems.get(i.id, ""),
+            problem,
         )
-        for i in found
+        for i, problem in found
     )
-
-
-async def troubles(tx: Transaction) -> dict[str, str]:
-    """By alert: why a message of it was not sent yet, or never was."""
-    rows = await tx.rows(
-        "SELECT alert, channel, problem, state FROM alert_messages "
-        "WHERE state <> 'sent' AND problem <> '' ORDER BY id LIMIT ?",
-        2 * WAITING_MAX,
-    )
-    return {row["alert"]: f"{row['channel']}: {row['problem']}" for row in rows}
 
 
 async def counts(tx: Transaction) -> tuple[dict[str, int], int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.database import Database
 from gossipfl.hub.page import words
 from gossipfl.hub.page.finding import Finding, Kind, Level
-from gossipfl.hub.page.needs import Rules
 from gossipfl.hub.settings import HubSettings
 from gossipfl.hub.supervisor import Health
 
@@ -19,16 +20,10 @@ KEEPS_FAILING = 5  # restarts in a row: guess, ten seconds of nothing but failin
 MEGABYTE = 1_000_000
 
 
-def rules_of(settings: HubSettings) -> Rules:
+def rules_of(settings: HubSettings) -> AlertsSection:
     """From when on something needs a person. No checkpoint is late before three are due."""
     given = settings.alerts
-    return Rules(
-        silence_s=given.silence_s,
-        budget_share=given.budget_share,
-        accuracy_drop=given.accuracy_drop,
-        stall_s=given.stall_s,
-        log_s=max(given.log_s, int(3 * settings.checkpoint_s)),
-    )
+    return replace(given, log_s=max(given.log_s, int(3 * settings.checkpoint_s)))
 
 
 def of_disk(database: Database, state: Path, free_mb: int) -> list[Finding]:

@@ -8,15 +8,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gossipfl.hub.alerts.tracking import MORE, Incident
+from gossipfl.hub.alerts.tracking import MORE, Incident, device_of
 from gossipfl.hub.page.finding import Finding, Kind, Level
-from gossipfl.identity import parse_device_name
 
 SCHEMA = 1
 SIGNATURE = "X-Gossipfl-Signature"
 KEY = "Idempotency-Key"
-OF_DEVICES = frozenset({Kind.QUARANTINE, Kind.BUDGET, Kind.SILENCE})
-"""Kinds whose subject is a device's name."""
 _UNNAMED = {
     Kind.QUARANTINE: "A device is kept out of the merges",
     Kind.BUDGET: "A device is near the end of its privacy budget",
@@ -52,7 +49,7 @@ class Composer:
         """What is sent of `incident`: `event` is firing, escalated, resolved or test."""
         f = incident.finding
         title, words, link = f.title, f.words, f.link
-        device = f.subject if f.kind in OF_DEVICES and f.subject != MORE else None
+        device = device_of(f)
         if not self._names and f.kind in _UNNAMED and f.subject != MORE:
             title, words, link = _UNNAMED[f.kind], "The page says which, and why.", ""
             device = None
@@ -65,7 +62,7 @@ class Composer:
                 "level": f.level.value,
                 "title": title,
                 "words": words,
-                "device": _device(device),
+                "device": device,
                 "since": incident.began,
                 "at": at,
                 "fleet": self._fleet,
@@ -74,14 +71,6 @@ class Composer:
             },
             ensure_ascii=False,
         )
-
-
-def _device(name: str | None) -> str | None:
-    """A device's full name, check digits and all; None for what is none."""
-    try:
-        return None if name is None or not parse_device_name(name) else name
-    except ValueError:
-        return None
 
 
 def _place(link: str) -> str:

@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from gossipfl.hub.alerts import book
-from gossipfl.hub.alerts.messages import OF_DEVICES
-from gossipfl.hub.alerts.tracking import MORE, Incident
+from gossipfl.hub.alerts.tracking import Incident, device_of
 from gossipfl.hub.database import Transaction
 from gossipfl.hub.hub import Hub
 from gossipfl.hub.rest.access import INSIGHT, OPERATORS
@@ -71,38 +70,37 @@ class AlertApi:
         query: AlertsQuery = call.query
         async with hub.database.transaction(write=False) as tx:
             found = await book.listed(tx, query.limit, is_open=query.state == "open")
-            problems = await book.troubles(tx)
             _, waiting = await book.counts(tx)
-        return AlertsAnswer([_answer(i, problems.get(i.id, "")) for i in found], waiting)
+        return AlertsAnswer([_answer(i, problem) for i, problem in found], waiting)
 
     async def acknowledge(self, hub: Hub, call: Call) -> AlertAnswer:
         async with hub.database.transaction() as tx:
             found = await acknowledged(tx, call.path["alert"], call.caller.subject, hub.clock())
-            problems = await book.troubles(tx)
-        return _answer(found, problems.get(found.id, ""))
+        return _answer(*found)
 
 
-async def acknowledged(tx: Transaction, alert: str, who: str, now: int) -> Incident:
-    """The alert, which somebody looks after now: the first who said so. Raises Problem."""
+async def acknowledged(tx: Transaction, alert: str, who: str, now: int) -> tuple[Incident, str]:
+    """The alert, which somebody looks after now: the first who said so; and why a message of it
+    was not sent. Raises Problem."""
     await book.acknowledge(tx, alert, who, now)
     found = await book.one(tx, alert)
     if found is None:
         raise absent("there is no such alert")
-    if found.resolved is not None and found.acknowledged is None:
+    incident, _ = found
+    if incident.resolved is not None and incident.acknowledged is None:
         raise conflict("it has ended already")
     return found
 
 
 def _answer(incident: Incident, problem: str) -> AlertAnswer:
     f = incident.finding
-    is_device = f.kind in OF_DEVICES and f.subject != MORE
     return AlertAnswer(
         id=incident.id,
         kind=f.kind.value,
         level=f.level.value,
         title=f.title,
         words=f.words,
-        device=f.subject if is_device else None,
+        device=device_of(f),
         began=incident.began,
         fired=incident.fired or incident.began,
         resolved=incident.resolved,

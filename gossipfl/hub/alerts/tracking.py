@@ -11,9 +11,16 @@ from dataclasses import dataclass, field, replace
 
 from gossipfl.hub.page.model import Finding, Kind, Level
 
+OF_DEVICES = frozenset({Kind.QUARANTINE, Kind.BUDGET, Kind.SILENCE})
+"""Kinds whose subject is a device's name, but for MORE."""
 SAME_KIND_MAX = 20  # guess: more incidents of one kind are one cause, and are told as one
 MORE = "more"  # the subject of that one
 _ORDER = list(Level)
+
+
+def device_of(finding: Finding) -> str | None:
+    """The full name of the device that it is about; None for what is about none."""
+    return finding.subject if finding.kind in OF_DEVICES and finding.subject != MORE else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,7 @@ class Urgent:
                 await channel.send(message)
                 self.sent.add(channel.name)
             except Undelivered as error:
-                pause = min(book.PAUSE_MAX_S, book.PAUSE_S * 2 ** min(attempt.tries, 20))
-                attempt.due = now + int(pause)
+                attempt.due = now + int(book.pause_s(attempt.tries))
                 attempt.tries += 1
                 log.warning("alert %s was not sent by %s: %s", message.key, channel.name, error)
 

@@ -118,8 +118,9 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
 # --- privacy ------------------------------------------------------------------------------------
 
 
-def privacy(facts: Facts, fleet: Roster) -> Privacy | None:
-    """None without a policy: then nobody publishes.
+def privacy(facts: Facts, fleet: Roster, near_share: float) -> Privacy | None:
+    """None without a policy: then nobody publishes. `near_share`: of a budget, from which on it is
+    near its end.
 
     Spent is what the devices' ledgers can have cost at most: each publication counts with the
     least noise that the policies in force for that device allow: a canary has two of them. The
@@ -142,10 +143,14 @@ def privacy(facts: Facts, fleet: Roster) -> Privacy | None:
         told.append(("noise beside it", f"multiplier of at least {terms.z:g}" if noise else "none"))
         return Privacy(terms.mode, what, promise=tuple(told))
     releases = {d: facts.sightings[d].releases for d in fleet.devices if d in facts.sightings}
-    bars = tuple(
-        BudgetBar(device_name(d), short_name(d), _spent(facts, d, terms, n), n)
-        for d, n in releases.items()
-    )
+    near = near_share * terms.epsilon
+
+    def bar(device: bytes, count: int) -> BudgetBar:
+        spent = _spent(facts, device, terms, count)
+        is_near = spent is not None and spent >= near
+        return BudgetBar(device_name(device), short_name(device), spent, count, is_near)
+
+    bars = tuple(bar(d, n) for d, n in releases.items())
     of_device = terms.unit == "device"
     what = "Each device adds noise before it publishes, and stops when its budget is spent."
     return Privacy(

@@ -274,7 +274,7 @@ class Chronicle:
 
 
 def _in_words(data: bytes) -> str:
-    """A payload of the hub, which is JSON with short values: what happened, then to whom."""
+    """An alarm of the hub, which is JSON with short values: what happened, then to whom."""
     told: dict[str, Any] = json.loads(data)
     if not isinstance(told, dict):
         raise TypeError("a payload of the hub is a JSON object")
@@ -283,5 +283,5 @@ def _in_words(data: bytes) -> str:
         if key == "device" and isinstance(value, str) and len(value) == 32:
             value = short_name(bytes.fromhex(value))
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            parts.append(str(value) if key in ("alarm", "event", "action") else f"{key} {value}")
+            parts.append(str(value) if key == "alarm" else f"{key} {value}")
     return ", ".join(parts)[:160]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.page import influence, words
 from gossipfl.hub.page.blocks import cost, evidence, learning, privacy, security
 from gossipfl.hub.page.chronicle import PEOPLE
@@ -25,7 +26,7 @@ from gossipfl.hub.page.model import (
     Tile,
     Verdict,
 )
-from gossipfl.hub.page.needs import Rules, findings, needs
+from gossipfl.hub.page.needs import findings, needs
 from gossipfl.identity import device_name, short_name
 
 RECEIPTS_SHOWN = 20
@@ -33,13 +34,13 @@ STRANGER = "not known"
 STALE_LOOKS = 3  # guess: one missed look is no silence
 
 
-def page(facts: Facts, rules: Rules | None = None) -> Page:
+def page(facts: Facts, rules: AlertsSection | None = None) -> Page:
     """The whole page for somebody who may see all of it."""
     fleet = roster(facts)
     rows = tuple(sorted((row_of(facts, fleet, d) for d in fleet.devices), key=_order))
     mark = _mark(facts)
-    spend = privacy(facts, fleet)
-    rules = rules or Rules()
+    rules = rules or AlertsSection()
+    spend = privacy(facts, fleet, rules.budget_share)
     found = findings(facts, fleet, rows, spend, rules)
     made = Page(
         fleet=facts.fleet,
@@ -246,7 +247,7 @@ def _budget_tile(spend: Privacy) -> Tile:
     if not spent or any(s is None for s in spent):
         return Tile("Worst epsilon left", "–", f"of {most:g}", Level.NOTE, (), "#privacy")
     left = max(0.0, most - max(s for s in spent if s is not None))
-    level = Level.WARNING if left < 0.2 * most else Level.GOOD
+    level = Level.WARNING if any(bar.is_near for bar in spend.bars) else Level.GOOD
     return Tile("Worst epsilon left", words.figure(left), f"of {most:g}", level, (), "#privacy")
 
 

@@ -16,7 +16,8 @@ from gossipfl.config import Limits
 from gossipfl.errors import PeerError
 from gossipfl.hub import pseudonyms
 from gossipfl.hub.alerts import book
-from gossipfl.hub.database import Database, DatabaseError, Row
+from gossipfl.hub.alerts.settings import AlertsSection
+from gossipfl.hub.database import Database, DatabaseError, Row, Transaction
 from gossipfl.hub.log.log import HubLog
 from gossipfl.hub.page import compose, words
 from gossipfl.hub.page.auditing import Forged, Place, Step, follow
@@ -25,7 +26,6 @@ from gossipfl.hub.page.chronicle import Chronicle, Logged
 from gossipfl.hub.page.facts import Facts, LogFacts, Measured, Sighting
 from gossipfl.hub.page.fleet import roster
 from gossipfl.hub.page.model import AlertLine, Check, CheckpointBox, DevicePage, Finding, Page
-from gossipfl.hub.page.needs import Rules
 from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.star.service import phase
 from gossipfl.messages import Head
@@ -61,7 +61,7 @@ class Feed:
         clock: Callable[[], int],
         live_s: int,
         holdout: str = "",
-        rules: Rules | None = None,
+        rules: AlertsSection | None = None,
         local: Callable[[], Sequence[Finding]] = lambda: (),
     ) -> None:
         self.version = ""
@@ -72,7 +72,7 @@ class Feed:
         self._clock = clock
         self._live_s = live_s
         self._holdout = holdout
-        self._rules = rules or Rules()
+        self._rules = rules or AlertsSection()
         self._local = local
         self._star_shut_out: Mapping[str, str] = {}
         self._alerts: tuple[AlertLine, ...] = ()
@@ -110,13 +110,13 @@ class Feed:
     async def look(self) -> None:
         """Take in what is new. Raises DatabaseError, AuditRefused."""
         await self._look_at_erasures()
-        await self._look_at_fleet()
-        self._waiting, self._waiting_since = await self._log.reader.staged()
-        await self._look_at_measured()
         async with self._database.transaction(write=False) as transaction:
+            await self._look_at_fleet(transaction)
+            await self._look_at_measured(transaction)
             self._alerts = await book.lines(transaction)
             row = await transaction.row(_PROPOSALS)
         self._proposals = int(row["n"]) if row is not None else 0
+        self._waiting, self._waiting_since = await self._log.reader.staged()
         self._total = await self._log.reader.size()
         try:
             async for step in follow(self._log.reader, self._log.key, self._place):
@@ -173,9 +173,9 @@ class Feed:
         self._erased, self._rows = await pseudonyms.marks(self._database), []
         self._erasures = count
 
-    async def _look_at_fleet(self) -> None:
-        async with self._database.transaction(write=False) as transaction:
-            found = await transaction.rows(_SIGHTINGS, Limits().devices)
+    async def _look_at_fleet(self, transaction: Transaction) -> None:
+        self._star_shut_out = (await phase(transaction)).shut_out
+        found = await transaction.rows(_SIGHTINGS, Limits().devices)
         rows = sorted(tuple(row.values()) for row in found)
         if rows != self._rows:
             self._rows = rows
@@ -191,10 +191,8 @@ class Feed:
         """Whether what it knows is of now: all of the log was read, and the database answers."""
         return bool(self.version) and not self.problem and self._total <= self._place.tree.size
 
-    async def _look_at_measured(self) -> None:
-        async with self._database.transaction(write=False) as transaction:
-            rows = await transaction.rows(_MEASURED, MEASURED_SHOWN)
-            self._star_shut_out = (await phase(transaction)).shut_out
+    async def _look_at_measured(self, transaction: Transaction) -> None:
+        rows = await transaction.rows(_MEASURED, MEASURED_SHOWN)
         self._measured = tuple(
             Measured(r["time"], r["low"], r["middle"], r["high"], r["merged"], r["disagreement"])
             for r in reversed(rows)

@@ -124,6 +124,7 @@ class BudgetBar:
     short: str
     spent: float | None  # epsilon, at most; None: without a bound
     releases: int
+    is_near: bool  # it has spent the share of its budget from which on it needs a person
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.page import words
 from gossipfl.hub.page.blocks import reasons
 from gossipfl.hub.page.facts import Facts, Measured
 from gossipfl.hub.page.fleet import Roster, online
 from gossipfl.hub.page.model import DeviceRow, Finding, Kind, Level, Need, Privacy, State
 from gossipfl.hub.page.rollout import of_rollout
-from gossipfl.identity import device_name, parse_device_name
+from gossipfl.identity import device_name, parse_device_name, short_name
 from gossipfl.messages import Policy, Stop
 
 NEEDS_MAX = 8
 ALARM_DAYS = 1
+ALARMS = "alarms"  # the subject of what tells of them: they say which device
 BLOCKED = "blocked"  # as `report` begins what it says of a device that the policy blocks
 _ORDER = list(reversed(Level))
 _ENDS = ("rounds", "epochs", "bytes", "distance", "slope", "patience")
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """From when on something needs a person: as `[alerts]` in the settings says."""
-
-    silence_s: int = 600
-    budget_share: float = 0.8
-    accuracy_drop: float = 0.05
-    stall_s: int = 3_600  # 0: not looked at
-    log_s: int = 600
 
 
 def findings(
@@ -37,29 +27,26 @@ def findings(
     fleet: Roster,
     rows: Sequence[DeviceRow],
     spend: Privacy | None,
-    rules: Rules,
+    rules: AlertsSection,
 ) -> tuple[Finding, ...]:
-    """All of them, one for each thing that it is about."""
+    """All of them, one for each thing that it is about. `rules`: from when on it needs a person."""
     found = [*facts.local, *_of_log(facts, rules), *_of_policy(facts, rows), *of_rollout(facts)]
-    found += _of_budget(spend, rules)
+    found += _of_budget(spend)
     found += _of_learning(facts, rows, fleet, rules)
     for row in rows:
         found += _of_device(facts, fleet, row, rules)
     for client, why in sorted(facts.star_shut_out.items()):
-        name = device_name(bytes.fromhex(client))
-        title = f"{name[:9]}, a client of star mode, is shut out"
-        found.append(Finding(Kind.QUARANTINE, name, Level.WARNING, title, why))
+        device = bytes.fromhex(client)
+        title = f"{short_name(device)}, a client of star mode, is shut out"
+        found.append(Finding(Kind.QUARANTINE, device_name(device), Level.WARNING, title, why))
     return tuple(found)
 
 
-def needs(found: Iterable[Finding], rules: Rules) -> tuple[Need, ...]:
+def needs(found: Iterable[Finding], rules: AlertsSection) -> tuple[Need, ...]:
     """At most NEEDS_MAX cards, the gravest first; what is the same of several devices is one."""
     found = list(found)
     single = [f for f in found if f.kind not in (Kind.BUDGET, Kind.SILENCE)]
-    cards = [
-        Need(f.level, f.title, f.words, f.link, f.command, f.kind is Kind.QUARANTINE)
-        for f in single
-    ]
+    cards = [Need(f.level, f.title, f.words, f.link, f.command, _names_devices(f)) for f in single]
     near = [f for f in found if f.kind is Kind.BUDGET]
     if near:
         title = f"{words.count(len(near), 'device')} near the end of the privacy budget"
@@ -75,7 +62,11 @@ def needs(found: Iterable[Finding], rules: Rules) -> tuple[Need, ...]:
     return tuple(cards[:NEEDS_MAX])
 
 
-def _of_log(facts: Facts, rules: Rules) -> list[Finding]:
+def _names_devices(finding: Finding) -> bool:
+    return finding.kind is Kind.QUARANTINE or finding.key == (Kind.LOG, ALARMS)
+
+
+def _of_log(facts: Facts, rules: AlertsSection) -> list[Finding]:
     found = []
     log = facts.log
     check = log.check if log is not None else None
@@ -90,7 +81,7 @@ def _of_log(facts: Facts, rules: Rules) -> list[Finding]:
         title = words.count(len(recent), "alarm") + " since yesterday"
         what = f"The newest: {recent[-1]}."
         found.append(
-            Finding(Kind.LOG, "alarms", Level.WARNING, title, what, "#security", at_once=True)
+            Finding(Kind.LOG, ALARMS, Level.WARNING, title, what, "#security", at_once=True)
         )
     if log is not None and log.waiting and log.waiting_since is not None:
         late = facts.now - log.waiting_since
@@ -110,10 +101,9 @@ def _of_policy(facts: Facts, rows: Sequence[DeviceRow]) -> list[Finding]:
     return [Finding(Kind.POLICY, "", Level.NOTE, "No policy yet", what, "", command)]
 
 
-def _of_budget(spend: Privacy | None, rules: Rules) -> list[Finding]:
-    if spend is None or spend.epsilon_max is None:
+def _of_budget(spend: Privacy | None) -> list[Finding]:
+    if spend is None:
         return []
-    most = rules.budget_share * spend.epsilon_max
     what = "What is spent never comes back. Without budget a device merges, and publishes no more."
     return [
         Finding(
@@ -125,12 +115,12 @@ def _of_budget(spend: Privacy | None, rules: Rules) -> list[Finding]:
             f"/devices/{bar.name}",
         )
         for bar in spend.bars
-        if bar.spent is not None and bar.spent >= most
+        if bar.is_near
     ]
 
 
 def _of_learning(
-    facts: Facts, rows: Sequence[DeviceRow], fleet: Roster, rules: Rules
+    facts: Facts, rows: Sequence[DeviceRow], fleet: Roster, rules: AlertsSection
 ) -> list[Finding]:
     policy = facts.chronicle.policy
     if policy is None:
@@ -170,13 +160,13 @@ def started(policies: Sequence[Policy], run: int) -> int:
     return min(policy.issued for policy in policies if policy.run == run)
 
 
-def _of_device(facts: Facts, fleet: Roster, row: DeviceRow, rules: Rules) -> list[Finding]:
+def _of_device(facts: Facts, fleet: Roster, row: DeviceRow, rules: AlertsSection) -> list[Finding]:
     link = f"/devices/{row.name}"
     match row.state:
         case State.SHUT_OUT:
-            why = reasons(facts, fleet, parse_device_name(row.name))
-            known = fleet.known(parse_device_name(row.name))
-            proven = bool(known.evidence)
+            device = parse_device_name(row.name)
+            why = reasons(facts, fleet, device)
+            proven = bool(fleet.known(device).evidence)
             title = f"{row.short} is shut out" + (
                 " for good: it signed two histories" if proven else ""
             )
