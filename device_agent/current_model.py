@@ -70,7 +70,7 @@ def _from_store(settings: Settings) -> CurrentModel:
         store.close()
     name = device_name(identity.signer.device)
     try:
-        if spare_serves(documents) or (documents.get("spare") and not documents.get("base")):
+        if spare_serves(documents):
             return _spare(name, documents["spare"])
     except PeerError as error:
         raise UserError("GF504", f"the stored model: {error}") from error

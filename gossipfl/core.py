@@ -205,19 +205,14 @@ class Core:
 
     def expel(self, device: bytes) -> None:
         """Revoked or condemned: nothing of it is used or asked for from now on."""
-        known = self.roster.by_device(device)
         self.book.drop(device)
-        self.rounds.inbox.pop(device, None)
-        self.rounds.settle(device, self.now)
         self.records.pop(device, None)
         self.shelf.retire_head(device)
         self.witnessing.barred(device)
-        self.emit(*self.pulls.cancel_device(device))
-        if known is not None and known.member.tls is not None:
-            self.emit(CutOff(device, known.member.tls))
+        self.shun(device)
 
     def shun(self, device: bytes) -> None:
-        """Blocked for now: as `expel`, but where it is stays known, for it may be let in again."""
+        """Blocked for now: where it is stays known, for it may be let in again."""
         known = self.roster.by_device(device)
         self.rounds.inbox.pop(device, None)
         self.rounds.settle(device, self.now)

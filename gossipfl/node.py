@@ -304,7 +304,7 @@ class Node:
         def revoke() -> None:
             revocation = self._core.roster.revoke(event.data)
             if revocation is not None:
-                self._core.upkeep.revoked(revocation)
+                self._core.upkeep.revoked([revocation])
 
         self._locally("revocation", revoke)
 

@@ -114,8 +114,7 @@ class Parcels:
         elif pending.purpose is Purpose.EVIDENCE:
             self._evidence(items)
         else:
-            for revocation in core.roster.unite(items):
-                core.upkeep.revoked(revocation)
+            core.upkeep.revoked(core.roster.unite(items))
 
     def _member(self, pending: Pending, data: bytes) -> None:
         core = self._core

@@ -39,6 +39,12 @@ class Accepted:
         return (self.policy.term, self.policy.version, inverted)
 
 
+def read_policy(data: bytes, limits: Limits) -> Policy:
+    """What a policy object says that was verified before it was written down. Raises PeerError."""
+    envelope = open_envelope(unpack_vouched(data, limits).envelope, "policy", limits.entry_bytes)
+    return decode(envelope.payload, Policy, limits.entry_bytes)
+
+
 class Policies:
     def __init__(
         self,
@@ -168,6 +174,10 @@ class Policies:
 
     def knows(self, name: bytes) -> bool:
         return name in self._history
+
+    def find(self, name: bytes | None) -> Accepted | None:
+        """The one whose object has this digest."""
+        return self._history.get(name or b"")
 
     def object(self, name: bytes) -> bytes | None:
         found = self._history.get(name)

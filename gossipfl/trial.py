@@ -66,8 +66,12 @@ class Spare:
 
 
 def spare_serves(documents: Mapping[str, bytes]) -> bool:
-    """Of what is durable: does the model from before serve, because another one is on trial?"""
-    if not documents.get("spare") or not documents.get("trial"):
+    """Of what is durable: does the model from before serve, as by `Trial.serving`?"""
+    if not documents.get("spare"):
+        return False
+    if not documents.get("base"):
+        return True
+    if not documents.get("trial"):
         return False
     aimed, proven, *_ = unpack(documents["trial"], DOCUMENT_BYTES_MAX)
     return aimed is not None and not proven

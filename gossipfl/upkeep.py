@@ -8,6 +8,7 @@ device is fetched by those who see its head, and named by their own next heads i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gossipfl.core import Core
 from gossipfl.events import Address, CutOff, Topic
@@ -244,7 +245,14 @@ class Upkeep:
 
     # --- revocation ------------------------------------------------------------------------
 
-    def revoked(self, revocation: Revocation) -> None:
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        """These are new. A newcomer gets all of a fleet's at once, and looks at policies once."""
+        for revocation in revocations:
+            self._revoked(revocation)
+        if revocations:
+            self._core.steering.apply()
+
+    def _revoked(self, revocation: Revocation) -> None:
         core = self._core
         core.publisher.touch("revocations")
         core.publisher.want_head()
@@ -260,4 +268,3 @@ class Upkeep:
         core.expel(revocation.device)
         # Its member object may never have come here: then only the revocation knows its TLS key.
         core.emit(*(CutOff(revocation.device, key) for key in revocation.tls))
-        core.steering.apply()

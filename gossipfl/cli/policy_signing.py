@@ -20,6 +20,7 @@ from gossipfl.cli.policy_rollout import (
     spread_text,
     wait_for_spread,
 )
+from gossipfl.cli.policy_words import describe, described_policy, policy_text
 from gossipfl.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,9 +90,10 @@ def policy_propose(args: Namespace) -> Result:
         data, number = _propose_there(args, raw)
     policy = proposals.open_proposal(data)
     files.write_file(output, data, files.PUBLIC_MODE)
-    shown = {"proposal": number, "file": str(output), "policy": _described(policy)}
+    described = described_policy(policy)
+    shown = {"proposal": number, "file": str(output), "policy": described}
     before = f"--prev {args.prev}" if args.hub is None else f"--hub {args.hub}"
-    text = f"{_text(policy)}\nwritten to {output}; next: gossipfl policy sign {output}"
+    text = f"{policy_text(described)}\nwritten to {output}; next: gossipfl policy sign {output}"
     return Result(shown, f"{text} --operator DIR {before}")
 
 
@@ -149,7 +151,6 @@ def policy_sign(args: Namespace) -> Result:
     import msgspec
 
     from gossipfl.cli.policy import hand_over
-    from gossipfl.cli.policy_words import describe
     from gossipfl.config import Limits
     from gossipfl.fleet import documents, files, proposals
     from gossipfl.fleet.folders import find_official
@@ -159,7 +160,7 @@ def policy_sign(args: Namespace) -> Result:
     _require_ours(policy, official.member.fleet)
     prev = _before(args, policy)
     documents.require_sense(policy)
-    said = _text(policy)
+    said = policy_text(described_policy(policy))
     if prev is not None:
         lines = proposals.differences(prev.policy, policy) or ["nothing but its number"]
         said += "\nchanges:\n" + "\n".join(f"  {line}" for line in lines)
@@ -235,15 +236,3 @@ def _whom(policy: dict[str, Any]) -> str:
     count = len(policy["canary"])
     whom = f"{count} {'canary' if count == 1 else 'canaries'}" if count else "for all"
     return f"{whom}, {len(policy['blocked'])} blocked" if policy["blocked"] else whom
-
-
-def _described(policy: Policy) -> dict[str, Any]:
-    from gossipfl.cli.policy_words import described_policy
-
-    return described_policy(policy)
-
-
-def _text(policy: Policy) -> str:
-    from gossipfl.cli.policy_words import policy_text
-
-    return policy_text(_described(policy))

@@ -61,6 +61,7 @@ def described_policy(policy: Policy) -> dict[str, Any]:
 def policy_text(shown: dict[str, Any]) -> str:
     """What people read; of a proposal too, which has neither digest nor signer."""
     from gossipfl.fleet.pki import show_time
+    from gossipfl.trial import FAILURES_MAX
 
     training, digest = shown["training"], f" {shown['digest'][:16]}" if "digest" in shown else ""
     signed = "by nobody yet"
@@ -76,7 +77,7 @@ def policy_text(shown: dict[str, Any]) -> str:
         more.append(f"  canaries  {who}")
         more.append(
             f"  they      go back after {gate['rounds']} rounds below the accuracy before by "
-            f"{gate['drop']:g}, 3 failed trainings, or if it cannot be loaded"
+            f"{gate['drop']:g}, {FAILURES_MAX} failed trainings, or if it cannot be loaded"
         )
     if shown["blocked"]:
         more.append(f"  blocked   {', '.join(shown['blocked'])}")

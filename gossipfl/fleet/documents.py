@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -33,6 +34,7 @@ from gossipfl.privacy.agreed import affordable, agreed
 from gossipfl.wire import encode, open_envelope, seal
 
 FIRST_RUN = 1
+TRAINING = ("epochs", "learning_rate", "momentum", "batch")  # what can be asked for by name
 REASON_MAX = 512  # messages.Text
 TLS_KEYS_MAX = 16  # messages.Revocation
 DEFAULT_RULE = "collapse+nna"
@@ -118,7 +120,7 @@ def next_policy(
         privacy=choices.privacy or (before.privacy if before else Privacy()),
         canary=sorted(choices.canary),
         gate=choices.gate or (before.gate if before else Gate()),
-        blocked=_blocked(choices, before),
+        blocked=blocked(before, choices.block, choices.unblock),
     )
     require_sense(policy)
     return policy
@@ -132,14 +134,14 @@ def _is_apart(before: Policy | None, same_job: bool, run: int) -> bool:
     return bool(before.canary) and before.n == len(before.canary)
 
 
-def _blocked(choices: Choices, before: Policy | None) -> list[bytes]:
+def blocked(before: Policy | None, block: Set[bytes], unblock: Set[bytes]) -> list[bytes]:
     """A block stays until it is lifted by name. Raises UserError GF701."""
     held = frozenset(before.blocked if before else ())
-    strangers = choices.unblock - held
+    strangers = unblock - held
     if strangers:
         names = ", ".join(map(device_name, sorted(strangers)))
-        raise UserError("GF701", f"not blocked by the policy before: {names}")
-    return sorted((held | choices.block) - choices.unblock)
+        raise UserError("GF701", f"{names} is not blocked by the policy before")
+    return sorted((held | block) - unblock)
 
 
 def policy_object(policy: Policy, official: Official) -> bytes:
@@ -228,13 +230,13 @@ def _training(choices: Choices, before: Policy | None, optimizer: Optimizer) -> 
         if before
         else Training(optimizer.epochs, optimizer.learning_rate, optimizer.momentum)
     )
-    changes = {
-        "epochs": choices.epochs,
-        "learning_rate": choices.learning_rate,
-        "momentum": choices.momentum,
-        "batch": choices.batch,
-    }
-    return msgspec.structs.replace(base, **{k: v for k, v in changes.items() if v is not None})
+    return msgspec.structs.replace(base, **given(choices, TRAINING))
+
+
+def given(asked: object, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of these names that `asked` says something of."""
+    values = {name: getattr(asked, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def require_sense(policy: Policy) -> None:

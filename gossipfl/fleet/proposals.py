@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError, UserError
-from gossipfl.fleet.documents import require_sense
-from gossipfl.identity import device_name, parse_device_name, short_name
+from gossipfl.fleet.documents import TRAINING, blocked, given, require_sense
+from gossipfl.identity import parse_device_name, short_name
 from gossipfl.messages import Count, Gate, Label, Policy, Privacy, Seconds, Stop
 from gossipfl.objects import digest
 from gossipfl.wire import decode, encode
@@ -82,31 +83,24 @@ def propose(
     canary = base.canary if change.canary is None else devices(change.canary)
     if change.roll is not None:
         canary = []
-    values: dict[str, Any] = {name: getattr(base, name) for name in base.__struct_fields__}
-    values |= {
+    run = _run(change, base, old, whole, bundle)
+    made = {
         "term": old.term,
         "version": old.version + 1,
         "prev": before.digest,
         "issued": 0,
         "not_before": change.not_before or 0,
         "canary": sorted(canary),
-        "blocked": _blocked(change, old),
-        "run": _run(change, base, old, whole, bundle),
+        "blocked": blocked(old, set(devices(change.block)), set(devices(change.unblock))),
+        "run": run,
+        "training": replace(base.training, **given(change, TRAINING)),
+        **given(change, ("rule", "codec", "sample", "stop", "privacy", "gate")),
     }
     if bundle is not None:
-        values |= {"bundle": bundle.bundle, "bundle_object": bundle.object}
-        values["bundle_bytes"] = bundle.bytes
-    for name in ("rule", "codec", "sample", "stop", "privacy", "gate"):
-        if getattr(change, name) is not None:
-            values[name] = getattr(change, name)
-    training = {
-        name: getattr(change, name)
-        for name in ("epochs", "learning_rate", "momentum", "batch")
-        if getattr(change, name) is not None
-    }
-    values["training"] = msgspec.structs.replace(base.training, **training)
-    values |= _counts(change, values, base, whole)
-    policy = Policy(**values)
+        made |= {"bundle": bundle.bundle, "bundle_object": bundle.object}
+        made["bundle_bytes"] = bundle.bytes
+    policy = replace(base, **made)
+    policy = replace(policy, **_counts(change, policy, base, whole))
     require_sense(policy)
     return policy
 
@@ -135,30 +129,16 @@ def _run(
     return max(old.run, whole.run if whole is not None else 0) + 1
 
 
-def _counts(
-    change: Change, values: dict[str, Any], base: Policy, whole: Policy | None
-) -> dict[str, int]:
+def _counts(change: Change, policy: Policy, base: Policy, whole: Policy | None) -> dict[str, int]:
     """How many devices there are, and how many of them may lie: see `documents.next_policy`."""
     usual = whole or base
-    if usual.canary and not values["canary"] and None in (change.n, change.attackers):
+    if usual.canary and not policy.canary and None in (change.n, change.attackers):
         raise UserError("GF701", "no policy for all is known here: say n and attackers")
     n, attackers = usual.n, usual.attackers
-    job = (values["bundle"], values["run"])
-    if values["canary"] and (whole is None or job != (whole.bundle, whole.run)):
-        n, attackers = len(values["canary"]), 0
-    return {
-        "n": n if change.n is None else change.n,
-        "attackers": attackers if change.attackers is None else change.attackers,
-    }
-
-
-def _blocked(change: Change, old: Policy) -> list[bytes]:
-    held = set(old.blocked)
-    freed = devices(change.unblock)
-    strangers = [device for device in freed if device not in held]
-    if strangers:
-        raise UserError("GF701", f"{device_name(strangers[0])} is not blocked")
-    return sorted((held | set(devices(change.block))) - set(freed))
+    job = (policy.bundle, policy.run)
+    if policy.canary and (whole is None or job != (whole.bundle, whole.run)):
+        n, attackers = len(policy.canary), 0
+    return {"n": n, "attackers": attackers, **given(change, ("n", "attackers"))}
 
 
 def devices(names: Sequence[str]) -> list[bytes]:
@@ -187,7 +167,7 @@ def open_proposal(data: bytes) -> Policy:
 
 def is_signed_form(policy: Policy, proposal: Policy) -> bool:
     """Does it say what was proposed? Only when it was signed is its own."""
-    return msgspec.structs.replace(policy, issued=0) == msgspec.structs.replace(proposal, issued=0)
+    return replace(policy, issued=0) == replace(proposal, issued=0)
 
 
 def differences(before: Policy, after: Policy) -> list[str]:

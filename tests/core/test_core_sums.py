@@ -57,6 +57,21 @@ NOISE = {"epsilon": 8.0, "clip": 1.0, "z": 4.0}
 """With it a group may sum again in a window: each vector is a release of its own."""
 
 
+def first_held(table: Summing, device: Device, kind: type[Any]) -> list[Any]:
+    """The first effect of this kind that `device` has from now on is not carried out, but here."""
+    held: list[Any] = []
+    execute = table._execute
+
+    def keep(who: Device, effect: Effect) -> bool:
+        if who is device and isinstance(effect, kind) and not held:
+            held.append(effect)
+            return True
+        return execute(who, effect)
+
+    table._execute = keep  # type: ignore[method-assign]
+    return held
+
+
 def near(device: Device, wanted: np.ndarray) -> bool:
     base = device.node.base
     return base is not None and bool(np.allclose(base, wanted, atol=1e-6))
@@ -266,16 +281,7 @@ def test_a_policy_that_comes_while_a_device_trains_ends_its_part_under_the_old_o
     """Without noise under both: nothing else keeps what was trained for one group from another."""
     table = Summing()
     device = table.devices[0]
-    held: list[StartTraining] = []
-    execute = table._execute
-
-    def keep(who: Device, effect: Effect) -> bool:
-        if who is device and isinstance(effect, StartTraining) and not held:
-            held.append(effect)
-            return True
-        return execute(who, effect)
-
-    table._execute = keep  # type: ignore[method-assign]
+    held = first_held(table, device, StartTraining)
     table.until(lambda: held, 2 * table.window_s)
     old = {table.plan(device, number).id for number in range(2)}
     sums = msgspec.structs.replace(table.schedule.sums, size=size, reach=4.0)
@@ -299,16 +305,7 @@ def test_a_masked_vector_that_comes_late_is_neither_kept_nor_charged() -> None:
     """Its attempt has gone on without it."""
     table = Summing(budget=NOISE)
     device = table.devices[0]
-    held: list[SumMask] = []
-    execute = table._execute
-
-    def keep(who: Device, effect: Effect) -> bool:
-        if who is device and isinstance(effect, SumMask) and not held:
-            held.append(effect)
-            return True
-        return execute(who, effect)
-
-    table._execute = keep  # type: ignore[method-assign]
+    held = first_held(table, device, SumMask)
     table.until(lambda: held, 2 * table.window_s)
     turns = device.node._core.sums.turns
 

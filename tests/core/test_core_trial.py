@@ -66,6 +66,7 @@ class Fleet(Table):
 
     def __init__(self, count: int = 4, **policy: Any) -> None:
         super().__init__(n=count, **policy)
+        self.version = 1
         self.new: Job = self.fleet.job("another toy", Toy(6, 0).layout)
         self.trainer: Shown | None = Shown(6, 0, OLD)  # of the new job; None: it cannot be loaded
         for _ in range(count):
@@ -90,7 +91,7 @@ class Fleet(Table):
 
     def issue(self, told: Device, job: Job | None = None, **fields: Any) -> None:
         """The next policy, handed to one device, with its bundle."""
-        self.version = getattr(self, "version", 1) + 1
+        self.version += 1
         values = {"n": len(self.devices), "rule": "mean", "prev": digest(self.policy), **fields}
         self.policy = self.fleet.policy(job or self.job, version=self.version, **values)
         self.send(told, PolicyReceived(self.policy))
@@ -407,9 +408,11 @@ def test_the_blocked_one_says_so_and_publishes_nothing() -> None:
     liar = table.devices[4]
     table.issue(liar, blocked=[liar.id])
     assert "blocks it" in liar.node.view().listen_only
-    seq = liar.node.view().round
+    update, rounds = head(liar).update, liar.node.view().round
+    assert update is not None, "it had published"
     table.advance(100.0)
-    assert head(liar).update is None or liar.node.view().round >= seq
+    assert liar.node.view().round > rounds, "it goes on listening"
+    assert head(liar).update == update, "and says nothing new"
 
 
 def test_nobody_can_be_made_to_refuse_half_of_a_fleet() -> None:

@@ -32,6 +32,16 @@ def calls(scene: Scene, device: SimDevice, other: SimDevice, cause: str) -> bool
     return found is not None and found.cause == cause
 
 
+def assert_trusted(scene: Scene, devices: list[SimDevice]) -> None:
+    """Each of them knows all others, and has shut out none."""
+    for device in devices:
+        for other in devices:
+            if other is not device:
+                seen = opinion(scene, device, other)
+                assert seen is not None, f"{device.index} never heard of {other.index}"
+                assert seen.state in ("live", "away"), seen
+
+
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
@@ -57,10 +67,7 @@ def test_a_liar_is_called_what_it_is(name: str, cause: str) -> None:
 
     scene.world.run_until(Every(scene.world, all_named), 2 * ROUNDS * ROUND_S)
     assert max(scene.base_round(d) for d in honest) <= ROUNDS
-    for device in honest:
-        for other in honest:
-            seen = opinion(scene, device, other)
-            assert seen is None or seen.state in ("live", "away")
+    assert_trusted(scene, honest)
 
 
 def test_who_has_unlike_data_is_not_shut_out_when_the_others_have_agreed() -> None:
@@ -83,10 +90,7 @@ def test_who_begins_to_lie_when_all_have_agreed_is_called_soon() -> None:
         corrupt(scene.world, [liar], attack(name, f=1, seed=1))
         scene.run_rounds(12, 12 * 3 * ROUND_S, honest)
         assert {calls(scene, d, liar, cause) for d in honest} == {True}, name
-        for device in honest:
-            for other in honest:
-                seen = opinion(scene, device, other)
-                assert seen is None or seen.state in ("live", "away")
+        assert_trusted(scene, honest)
 
 
 def test_a_quarantine_outlives_a_restart_and_a_person_may_end_it() -> None:

@@ -29,9 +29,8 @@ from gossipfl.hub.database import Database
 from gossipfl.hub.star.merging import Evaluate, Holdout
 from gossipfl.messages import Lineage, Policy, UpdateRef
 from gossipfl.net.ports import Fetcher
-from gossipfl.objects import unpack_vouched
 from gossipfl.parameters import Vector
-from gossipfl.wire import decode, open_envelope
+from gossipfl.policies import read_policy
 
 MODELS_MAX = 16  # judged at one look: guess, a median of so many is near the fleet's
 MODELS_MIN = 2  # of fewer there is no spread
@@ -181,10 +180,7 @@ class Measurer:
 
 def newest_policy(found: Holdings, limits: Limits) -> Policy | None:
     """The highest that is for all: a canary's models are not the fleet's."""
-    policies = []
-    for _, data in found.policies:
-        envelope = open_envelope(unpack_vouched(data, limits).envelope, "policy", len(data))
-        policies.append(decode(envelope.payload, Policy, limits.entry_bytes))
+    policies = [read_policy(data, limits) for _, data in found.policies]
     whole = [p for p in policies if not p.canary]
     return max(whole, key=lambda p: (p.term, p.version), default=None)
 

@@ -19,6 +19,7 @@ from gossipfl.errors import Fault, PeerError
 from gossipfl.identity import short_name
 from gossipfl.messages import Evidence, Member, Policy, Receipt, Revocation
 from gossipfl.objects import digest, unpack_member, unpack_vouched
+from gossipfl.policies import read_policy
 from gossipfl.wire import decode, open_envelope
 
 RECEIPTS_KEPT = 120  # per device: guess, an hour of the lan preset
@@ -247,8 +248,7 @@ class Chronicle:
         return f"{short_name(member.device)} " + ("joined" if first else "renewed its certificate")
 
     def _policy(self, data: bytes) -> str:
-        opened = open_envelope(unpack_vouched(data, _LIMITS).envelope, "policy", len(data))
-        policy = decode(opened.payload, Policy, _LIMITS.entry_bytes)
+        policy = read_policy(data, _LIMITS)
         self.policies.append(policy)
         self.policies.sort(key=lambda p: (p.term, p.version))
         self._digests[policy.term, policy.version] = digest(data)

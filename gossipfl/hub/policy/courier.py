@@ -9,8 +9,7 @@ from gossipfl.events import BundleGiven, Event, PolicyReceived
 from gossipfl.hub.database import Database
 from gossipfl.hub.policy import desk
 from gossipfl.messages import Policy
-from gossipfl.objects import unpack_vouched
-from gossipfl.wire import decode, open_envelope
+from gossipfl.policies import read_policy
 
 BUNDLES_KEPT = 2  # as many files as a node keeps in memory for what its policies name
 
@@ -33,7 +32,7 @@ class Courier:
             if name not in self._given and self._give(PolicyReceived(data)):
                 self._given.add(name)
         for _, data in policies[-BUNDLES_KEPT:]:
-            await self._bundle(_policy(data))
+            await self._bundle(read_policy(data, Limits()))
 
     async def _bundle(self, policy: Policy) -> None:
         """The file that the policy names, if somebody gave it to this hub."""
@@ -45,10 +44,3 @@ class Courier:
             )
         if row is not None and self._give(BundleGiven(bytes(row["data"]))):
             self._bundles.add(policy.bundle_object)
-
-
-def _policy(data: bytes) -> Policy:
-    """Of an object that was verified before it was written down."""
-    limits = Limits()
-    envelope = open_envelope(unpack_vouched(data, limits).envelope, "policy", limits.entry_bytes)
-    return decode(envelope.payload, Policy, limits.entry_bytes)

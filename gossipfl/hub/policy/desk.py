@@ -122,8 +122,7 @@ async def take(tx: Transaction, accepted: Accepted, by: str, now: int) -> bool:
 async def add(tx: Transaction, policy: Policy, note: str, by: str, now: int) -> Proposal | None:
     """None if so many are open already."""
     await alone(tx)
-    row = await tx.row("SELECT COUNT(*) AS n FROM policy_proposals WHERE state = 'open'")
-    if row is not None and row["n"] >= OPEN_MAX:
+    if await count_open(tx) >= OPEN_MAX:
         return None
     made = Proposal(secrets.token_hex(8), policy, note, by, now, State.OPEN, "")
     await tx.execute(
@@ -143,6 +142,11 @@ async def add(tx: Transaction, policy: Policy, note: str, by: str, now: int) -> 
         KEPT_MAX,
     )
     return made
+
+
+async def count_open(tx: Transaction) -> int:
+    row = await tx.row("SELECT COUNT(*) AS n FROM policy_proposals WHERE state = 'open'")
+    return 0 if row is None else int(row["n"])
 
 
 async def listed(tx: Transaction, state: State | None = None) -> list[Proposal]:

@@ -65,7 +65,7 @@ class PolicyApi:
         async with self._star.database.transaction(write=False) as tx:
             held = await self._held(tx)
             devices = await desk.seen(tx)
-            waiting = len(await desk.listed(tx, m.State.OPEN))
+            waiting = await desk.count_open(tx)
         newest, whole = held.newest(), held.for_all(hub.clock())
         return m.PolicyState(
             _shown(newest),
@@ -198,7 +198,7 @@ def _verified(held: Policies, data: bytes) -> Accepted:
     if accepted.rank <= newest.rank:
         what = f"policy {newest.policy.term}.{newest.policy.version} is newer: propose again"
         raise conflict(what)
-    before = next((a for a in held.accepted() if a.digest == accepted.policy.prev), None)
+    before = held.find(accepted.policy.prev)
     follows = before is None or accepted.policy.version == before.policy.version + 1
     if not follows or (accepted.policy.prev != newest.digest and not accepted.by_issuer):
         raise conflict("it does not follow the newest policy: propose again")
@@ -219,7 +219,7 @@ def _shown(accepted: Accepted | None) -> m.PolicyView | None:
 
 
 def _proposal(found: desk.Proposal, held: Policies) -> m.ProposalView:
-    before = next((a for a in held.accepted() if a.digest == found.policy.prev), None)
+    before = held.find(found.policy.prev)
     return m.ProposalView(
         found.id,
         found.state,
