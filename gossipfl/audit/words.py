@@ -20,6 +20,7 @@ _WORDS: Mapping[tuple[EntryKind, str], str] = {
     (EntryKind.DECISION, "admit"): "registered as a client of star mode",
     (EntryKind.DECISION, "block"): "blocked: {reason}",
     (EntryKind.DECISION, "unblock"): "let in again",
+    (EntryKind.DECISION, "release from quarantine"): "let out of the hub's quarantine: {reason}",
     (EntryKind.DECISION, "bundle"): "gave the hub the bundle {bundle}",
     (EntryKind.DECISION, "strategy"): "gave the hub a policy: {rule}, run {run}, object {policy}",
     (EntryKind.DECISION, "checkpoint"): "kept version {version} as checkpoint {name}",

@@ -264,25 +264,10 @@ def prove(args: Namespace) -> Result:
 
 
 async def _proof(reader: LogReader, index: int, closed: bool) -> bytes:
-    from gossipfl.audit.checkpoints import parse_checkpoint
-    from gossipfl.audit.notes import parse_note
-    from gossipfl.audit.proofs import make_proof
-    from gossipfl.audit.tiles import TiledNodes, tiles_for
-    from gossipfl.audit.tree import inclusion_ranges, nodes_of, prove_inclusion
+    from gossipfl.audit.proving import prove_entry
 
-    number = await reader.newest()
-    note = await reader.checkpoint(number)
-    size = parse_checkpoint(parse_note(note).text).size
-    wanted = tiles_for(nodes_of(inclusion_ranges(index, size)), size)
-    nodes = TiledNodes(size, {tile: await reader.tile(tile) for tile in wanted})
-    entry = (await reader.entries(index, index + 1))[0]
-    payload = (await reader.payloads(index, index + 1))[0]
-    salts = {} if closed or payload is None else await reader.salts()
-    opened = None
-    if payload is not None and payload.subject in salts:
-        opened = (salts[payload.subject], payload.data)
-    hashes = prove_inclusion(index, size, nodes)
-    return make_proof(index, entry, hashes, note, opened).encode()
+    note = await reader.checkpoint(await reader.newest())
+    return (await prove_entry(reader, note, index, closed=closed)).encode()
 
 
 def key(args: Namespace) -> Result:

@@ -54,9 +54,10 @@ async def _erasures(log: OpenLog) -> int:
     ends before the entry that explains what it misses."""
     if log.database is None:
         return 0
+    from gossipfl.hub import pseudonyms
+
     async with log.database.transaction(write=False) as transaction:
-        row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
-    return 0 if row is None else int(row["n"])
+        return await pseudonyms.erasures(transaction)
 
 
 async def _note_export(log: OpenLog, payloads: bool, written: int) -> None:

@@ -131,13 +131,12 @@ def erase(args: Namespace) -> Result:
     from gossipfl.hub.database import DatabaseError, open_database
     from gossipfl.hub.erasing.asking import Stage, parse
     from gossipfl.hub.erasing.waiting import Hand
-    from gossipfl.hub.service import password_of
 
     subject = parse(args.device)
     identity = load_identity(settings.hub.state)
 
     async def work() -> Stage:
-        database = await open_database(settings.dsn, password=password_of(settings))
+        database = await open_database(settings.dsn, password=settings.password)
         try:
             return await Hand(database, identity).erase(subject, by_hand(), ERASE_WAIT_S)
         except DatabaseError as error:

@@ -13,8 +13,9 @@ from typing import Any
 
 from gossipfl.errors import ERRORS, UserError
 
-TIMEOUT_S = 90.0  # `issue` waits up to a minute
-ANSWER_BYTES_MAX = 16 * 1024 * 1024
+TIMEOUT_S = 120.0  # `issue` waits up to a minute, a report reads the whole log
+ANSWER_BYTES_MAX = 64 * 1024 * 1024  # guess: ten times a report on the largest fleet
+PROBLEM_BYTES_MAX = 65_536
 PASSWORD_BYTES_MAX = 4_096
 
 
@@ -28,33 +29,39 @@ def add_hub(parser: Any, *, required: bool = False) -> None:
 
 
 class HubClient:
-    """One login. Raises UserError: GF311 if nobody answers, else the code that the hub gives."""
+    """The API under `url` for who holds `token`. `ca`: whom the hub's certificate is from, if that
+    is no public CA. Raises UserError: GF806 if no hub answers, else the code that the hub gives."""
 
-    def __init__(self, args: Namespace) -> None:
-        from gossipfl.fleet import files
-
-        self._url = str(args.hub).rstrip("/")
+    def __init__(self, url: str, ca: Path | None, token: str = "") -> None:
+        self._url = url.rstrip("/")
         if not self._url.startswith(("http://", "https://")):
-            raise UserError("GF100", f"--hub {args.hub}: a URL begins with http:// or https://")
+            raise UserError("GF100", f"{url}: a URL begins with http:// or https://")
         host = urllib.parse.urlsplit(self._url).hostname or ""
         if self._url.startswith("http://") and host not in ("127.0.0.1", "::1", "localhost"):
-            raise UserError("GF100", f"--hub {args.hub}: a password goes over https only")
+            raise UserError("GF100", f"{url}: over plain HTTP anybody on the way reads a secret")
+        self._context = ssl.create_default_context()
+        if ca is not None:
+            try:
+                self._context.load_verify_locations(cafile=ca)
+            except (OSError, ssl.SSLError) as error:
+                raise UserError("GF403", f"{ca}: {error}") from error
+        self._token = token
+
+    @classmethod
+    def login(cls, args: Namespace) -> HubClient:
+        """One login, as the flags of `add_hub` say."""
+        from gossipfl.fleet import files
+
         if args.user is None or args.password_file is None:
             raise UserError("GF100", "--hub needs --user and --password-file")
-        self._context = ssl.create_default_context()
-        if args.hub_ca is not None:
-            try:
-                self._context.load_verify_locations(cafile=args.hub_ca)
-            except (OSError, ssl.SSLError) as error:
-                raise UserError("GF403", f"{args.hub_ca}: {error}") from error
-        files.require_private(args.password_file)
-        password = files.read_file(args.password_file, PASSWORD_BYTES_MAX).decode().strip()
+        client = cls(str(args.hub), args.hub_ca)
+        password = files.read_secret(args.password_file, PASSWORD_BYTES_MAX).decode().strip()
         login = {"name": args.user, "password": password}
-        self._token = ""
-        told = self.json("POST", "/api/v1/auth/token", login)
+        told = client.json("POST", "/api/v1/auth/token", login)
         if not isinstance(told, dict) or not isinstance(told.get("access_token"), str):
-            raise UserError("GF312", f"{self._url}: no hub's answer to a login")
-        self._token = told["access_token"]
+            raise UserError("GF806", f"{args.hub}: no hub's answer to a login")
+        client._token = told["access_token"]
+        return client
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
         """JSON or nothing there, JSON back."""
@@ -78,16 +85,18 @@ class HubClient:
             self._url + path, data=data, headers=headers, method=method
         )
         try:
-            with opener(self._context).open(request, timeout=TIMEOUT_S) as answer:
-                found: bytes = answer.read(ANSWER_BYTES_MAX)
-                return found
+            with _opener(self._context).open(request, timeout=TIMEOUT_S) as answer:
+                found: bytes = answer.read(ANSWER_BYTES_MAX + 1)
         except urllib.error.HTTPError as error:
             raise _problem(error, path) from error
         except (OSError, ValueError) as error:
-            raise UserError("GF311", f"{self._url}: {error}") from error
+            raise UserError("GF806", f"{self._url}: {error}") from error
+        if len(found) > ANSWER_BYTES_MAX:
+            raise UserError("GF806", f"{path}: an answer of more than {ANSWER_BYTES_MAX} bytes")
+        return found
 
 
-def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
+def _opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
     """A hub's API sends nobody elsewhere: a token that went along would be another's."""
 
     class Stay(urllib.request.HTTPRedirectHandler):
@@ -100,20 +109,20 @@ def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
 def _problem(error: urllib.error.HTTPError, path: str) -> UserError:
     """The hub's problem+json as our own error."""
     try:
-        told = json.loads(error.read(ANSWER_BYTES_MAX))
+        told = json.loads(error.read(PROBLEM_BYTES_MAX))
         code, detail, hint = str(told["code"]), str(told["detail"]), str(told["hint"])
     except (ValueError, KeyError, TypeError):
-        return UserError("GF312", f"{path}: HTTP {error.code}")
-    return UserError(code if code in ERRORS else "GF312", plain(detail), plain(hint) or None)
+        return UserError("GF806", f"{path}: HTTP {error.code}")
+    return UserError(code if code in ERRORS else "GF806", _plain(detail), _plain(hint) or None)
 
 
 def _parsed(data: bytes, path: str) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise UserError("GF312", f"{path}: the answer is no JSON") from error
+        raise UserError("GF806", f"{path}: the answer is no JSON") from error
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """A hub's words go to a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text[:600])

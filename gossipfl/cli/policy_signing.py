@@ -133,7 +133,7 @@ def _propose_there(args: Namespace, raw: bytes) -> tuple[bytes, str]:
     from gossipfl.bundle.archive import ARCHIVE_BYTES_MAX
     from gossipfl.fleet import files
 
-    hub = HubClient(args)
+    hub = HubClient.login(args)
     wanted = json.loads(raw)
     if args.bundle is not None:
         data = files.read_file(args.bundle, ARCHIVE_BYTES_MAX)
@@ -193,7 +193,7 @@ def _before(args: Namespace, policy: Policy) -> OpenPolicy | None:
     if args.prev is not None:
         data = files.read_file(args.prev)
     elif args.hub is not None:
-        data = HubClient(args).fetch(f"/api/v1/policy/objects/{policy.prev.hex()}")
+        data = HubClient.login(args).fetch(f"/api/v1/policy/objects/{policy.prev.hex()}")
     else:
         hint = "`gossipfl policy history --hub` and GET /api/v1/policy/objects/DIGEST have it"
         raise UserError("GF100", "--prev names the policy before: it shows what changes", hint)
@@ -212,7 +212,7 @@ def _issue_there(args: Namespace, data: bytes) -> dict[str, Any]:
     query = f"?wait_s={min(60.0, max(0.0, args.wait)):g}"
     if args.wait_for is not None:
         query += f"&k={args.wait_for}"
-    found: dict[str, Any] = HubClient(args).send(f"/api/v1/policy/issue{query}", data)
+    found: dict[str, Any] = HubClient.login(args).send(f"/api/v1/policy/issue{query}", data)
     return found
 
 
@@ -223,7 +223,7 @@ def policy_history(args: Namespace) -> Result:
     """What a hub's node has taken in."""
     from gossipfl.fleet.pki import show_time
 
-    found = HubClient(args).json("GET", "/api/v1/policy/history")["policies"]
+    found = HubClient.login(args).json("GET", "/api/v1/policy/history")["policies"]
     lines = [
         f"{p['term']}.{p['version']}  {p['digest'][:16]}  run {p['run']}  {p['rule']}  "
         f"{_whom(p)}  signed {show_time(p['issued'])}"

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from gossipfl.cli.audit_logs import HELP, OpenLog, fleet_of_log, with_log
 from gossipfl.cli.output import Result
-from gossipfl.errors import ERRORS, Exit, UserError
+from gossipfl.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from gossipfl.hub.reports.costs import Tariffs
     from gossipfl.hub.reports.facts import Facts
     from gossipfl.hub.reports.formats import Report
     from gossipfl.hub.reports.history import History
@@ -30,7 +29,6 @@ WORDS = {
     "contribution": "what each device gave the others, under pseudonyms",
 }
 FORMATS = ("json", "csv", "html")
-ANSWER_BYTES_MAX = 64 * 1024 * 1024  # guess: ten times a report on the largest fleet
 
 
 def add_parser(subparsers: Any) -> None:
@@ -89,31 +87,26 @@ def make(args: Namespace) -> Result:
 
 
 def _with_office(settings: HubSettings, work: Any) -> Any:
-    """`work(office, database)` on the hub's database, which may be in use."""
+    """`work(office)` on the hub's database, which may be in use."""
     import asyncio
-    import time
 
     from gossipfl.audit.notes import log_key
     from gossipfl.audit.refused import AuditRefused
-    from gossipfl.fleet import files
     from gossipfl.fleet.device import load_identity
     from gossipfl.hub.database import open_database
+    from gossipfl.hub.hub import wall
     from gossipfl.hub.log.log import HubLog
     from gossipfl.hub.page.auditing import Forged
     from gossipfl.hub.reports.office import Office
 
     identity = load_identity(settings.hub.state)
-    path = settings.database.password_file
-    password = None if path is None else files.read_secret(path).decode().strip()
-    holdout = settings.star.holdout.stem if settings.star.holdout is not None else ""
+    signer, fleet, holdout = identity.signer, identity.member.fleet, settings.holdout
 
     async def run() -> Any:
-        database = await open_database(settings.dsn, password=password)
+        database = await open_database(settings.dsn, password=settings.password)
         try:
-            log = HubLog(database, log_key(identity.signer.key_id))
-            fleet, clock = identity.member.fleet, lambda: int(time.time())
-            office = Office(database, log, identity.signer, fleet, clock, holdout)
-            return await work(office)
+            log = HubLog(database, log_key(signer.key_id))
+            return await work(Office(database, log, signer, fleet, wall, holdout))
         finally:
             await database.close()
 
@@ -127,14 +120,12 @@ def _with_office(settings: HubSettings, work: Any) -> Any:
 
 def _signed(args: Namespace, settings: HubSettings) -> Result:
     """The compliance report, signed with the hub's key and noted in its log."""
-    import getpass
-
     from gossipfl.audit.notes import log_key
+    from gossipfl.cli.user import by_hand
     from gossipfl.fleet.device import load_identity
     from gossipfl.hub.reports.signing import check
 
-    user = f"{getpass.getuser()} (command line)"
-    document = _with_office(settings, lambda office: office.compliance(args.size, user))
+    document = _with_office(settings, lambda office: office.compliance(args.size, by_hand()))
     key = log_key(load_identity(settings.hub.state).signer.key_id)
     found = check(document, key)
     if args.against is not None:
@@ -158,14 +149,13 @@ async def _of_log(args: Namespace, log: OpenLog) -> Result:
     from gossipfl.cli.audit import key_of
     from gossipfl.hub.page.auditing import Forged
     from gossipfl.hub.reports.compliance import ComplianceReport
-    from gossipfl.hub.reports.costs import Tariffs
     from gossipfl.hub.reports.history import History
 
     history = History(log.reader, key_of(args.hub_key))
     try:
         if args.report_verb != "compliance":
             await history.read()
-            facts = await _facts(log, history, Tariffs())
+            facts = await _facts(log, history)
             return _shown(args, _report(args.report_verb, _sized(args, facts)))
         await history.read(args.size)
         body = await history.compliance(await fleet_of_log(log))
@@ -178,27 +168,19 @@ async def _of_log(args: Namespace, log: OpenLog) -> Result:
     return _shown(args, msgspec.json.decode(body, type=ComplianceReport), body + b"\n")
 
 
-async def _facts(log: OpenLog, history: History, tariffs: Tariffs) -> Facts:
+async def _facts(log: OpenLog, history: History) -> Facts:
     """Of a log without its hub: devices are numbered as they come, unless its database is here."""
-    from gossipfl.hub import pseudonyms
+    from gossipfl.hub.reports.costs import Tariffs
     from gossipfl.hub.reports.facts import Facts, part_of
-    from gossipfl.hub.reports.office import measured, update_sizes
+    from gossipfl.hub.reports.office import facts_of
 
+    if log.database is not None:
+        return await facts_of(log.database, history, Tariffs())
     checkpoint, _ = await history.checkpoint()
     tally = history.tally
-    devices = [d.device for d in tally.devices()]
-    if log.database is None:
-        places = {d: n for n, d in enumerate(tally.parts, 1)}
-        names = {d: f"device-{places.get(d, 0)}" for d in devices}
-        return Facts(tally, part_of(tally, checkpoint), names, tariffs=tariffs)
-    return Facts(
-        tally,
-        part_of(tally, checkpoint),
-        await pseudonyms.of(log.database, devices),
-        await update_sizes(log.database),
-        await measured(log.database),
-        tariffs,
-    )
+    places = {d: n for n, d in enumerate(tally.parts, 1)}
+    names = {d.device: f"device-{places.get(d.device, 0)}" for d in tally.devices()}
+    return Facts(tally, part_of(tally, checkpoint), names)
 
 
 def _sized(args: Namespace, facts: Facts) -> Facts:
@@ -213,9 +195,10 @@ def _sized(args: Namespace, facts: Facts) -> Facts:
 
 def _compared(args: Namespace, body: bytes) -> Result:
     """Whether a report that somebody was given says what this log says."""
-    given = _read(args.against)
-    from gossipfl.hub.reports.signing import body_in
+    from gossipfl.fleet import files
+    from gossipfl.hub.reports.signing import DOCUMENT_BYTES_MAX, body_in
 
+    given = files.read_file(args.against, DOCUMENT_BYTES_MAX)
     same = body_in(given) == body or given.strip() == body
     told = "the same" if same else "another report than this log gives"
     return Result({"same": same}, f"{args.against}: {told}", Exit.OK if same else Exit.NO)
@@ -242,54 +225,18 @@ def _report(name: str, facts: Facts) -> Report:
 
 def _fetched(args: Namespace) -> Result:
     """What the hub answers, written as it came."""
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    from gossipfl.cli.hub_client import opener
+    from gossipfl.cli.hub_client import HubClient
     from gossipfl.fleet import files
 
     if args.output is None or args.token_file is None:
         raise UserError("GF100", "a running hub needs --token-file FILE and --output FILE")
-    name, kind = args.report_verb, _format(args)
+    name = args.report_verb
     where = "/api/v1/compliance/report" if name == "compliance" else f"/api/v1/reports/{name}"
     size = getattr(args, "size", None)
-    url = f"{args.log.rstrip('/')}{where}?format={kind}" + (f"&size={size}" if size else "")
-    _require_private(args.log)
     token = files.read_secret(args.token_file).decode().strip()
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    try:
-        context = ssl.create_default_context(cafile=None if args.ca is None else str(args.ca))
-        with opener(context).open(request, timeout=120) as answer:
-            data: bytes = answer.read(ANSWER_BYTES_MAX)
-    except urllib.error.HTTPError as error:
-        raise _refusal(error.code, error.read(65_536)) from error
-    except (OSError, ValueError) as error:
-        raise UserError("GF806", f"{args.log}: {error}") from error
+    query = f"?format={_format(args)}" + (f"&size={size}" if size else "")
+    data = HubClient(args.log, args.ca, token).fetch(where + query)
     return _written(args, data, {"report": name})
-
-
-def _require_private(url: str) -> None:
-    """A token goes over TLS, or no further than this machine. Raises UserError GF806."""
-    from urllib.parse import urlsplit
-
-    where = urlsplit(url)
-    if where.scheme != "https" and where.hostname not in ("127.0.0.1", "::1", "localhost"):
-        raise UserError("GF806", f"{url}: over plain HTTP anybody on the way reads the token")
-
-
-def _refusal(status: int, body: bytes) -> UserError:
-    """The hub's own words."""
-    from gossipfl.cli.hub_client import plain
-
-    try:
-        told = json.loads(body)
-        code, detail = str(told["code"]), str(told["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail = "", ""
-    if code in ERRORS:
-        return UserError(code, plain(detail))
-    return UserError("GF806", f"the answer was {status}")
 
 
 # --- how it is told ------------------------------------------------------------------------------
@@ -331,10 +278,3 @@ def _written(args: Namespace, data: bytes, shown: dict[str, Any]) -> Result:
     files.write_file(args.output, data, files.PUBLIC_MODE)
     told = {**shown, "file": str(args.output), "bytes": len(data)}
     return Result(told, f"written to {args.output}, {len(data)} bytes")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError("GF215", f"{path}: {error.strerror}") from error

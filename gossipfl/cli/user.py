@@ -132,7 +132,6 @@ def _on_database(config: Path, work: Callable[[Users, Sessions], Awaitable[T]]) 
     from gossipfl.cli.hub import require_extra
 
     require_extra()
-    from gossipfl.fleet import files
     from gossipfl.hub.auth.sessions import Sessions
     from gossipfl.hub.auth.tokens import Tokens
     from gossipfl.hub.auth.users import Users
@@ -140,11 +139,9 @@ def _on_database(config: Path, work: Callable[[Users, Sessions], Awaitable[T]]) 
     from gossipfl.hub.settings import load_settings
 
     settings = load_settings([config])
-    path = settings.database.password_file
-    password = None if path is None else files.read_secret(path).decode().strip()
 
     async def run() -> T:
-        database = await open_database(settings.dsn, password=password)
+        database = await open_database(settings.dsn, password=settings.password)
         try:
             nobody = Tokens(bytes(32), "")  # nothing is minted here
             sessions = Sessions(database, nobody, time.time)

@@ -32,8 +32,9 @@ HUB: dict[str, ErrorEntry] = {
         Exit.CONFIG,
     ),
     "GF806": ErrorEntry(
-        "the hub does not answer",
-        "check its address, that it runs, and --ca if its certificate is one of your own",
+        "the hub does not answer, or no hub does",
+        "check its address, that it runs, and --ca or --hub-ca if no public CA signed its "
+        "certificate",
         Exit.UNREACHABLE,
     ),
     "GF811": ErrorEntry(

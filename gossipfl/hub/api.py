@@ -95,7 +95,7 @@ class Api:
             hub.fleet,
             hub.clock,
             max(SEEN_S, int(PACES[settings.pace.preset].live_s)),
-            settings.star.holdout.stem if settings.star.holdout is not None else "",
+            settings.holdout,
             rules_of(settings),
             self._local,
         )
@@ -121,8 +121,7 @@ class Api:
         )
 
     def _office(self) -> Office:
-        hub, holdout = self._hub, self._hub.settings.star.holdout
-        name = holdout.stem if holdout is not None else ""
+        hub, name = self._hub, self._hub.settings.holdout
         return Office(hub.database, hub.log, hub.identity.signer, hub.fleet, hub.clock, name)
 
     def _local(self) -> list[Finding]:

@@ -104,6 +104,12 @@ async def marks(database: Database) -> frozenset[bytes]:
         return frozenset(row["mark"] for row in await transaction.rows("SELECT mark FROM erased"))
 
 
+async def erasures(transaction: Transaction) -> int:
+    """How many were erased: what was read before there was one more is to be read anew."""
+    row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
+    return 0 if row is None else int(row["n"])
+
+
 async def _known(transaction: Transaction, wanted: list[bytes]) -> dict[bytes, str]:
     """Of those who have a salt, and of those who were erased."""
     found = dict.fromkeys(await erased(transaction, wanted), ERASED)

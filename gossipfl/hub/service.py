@@ -92,7 +92,7 @@ class Service:
         identity = hub_identity(settings)
         tls = _tls(settings, identity)
         async with AsyncExitStack() as parts:
-            database = await open_database(settings.dsn, password=password_of(settings))
+            database = await open_database(settings.dsn, password=settings.password)
             parts.push_async_callback(database.close)
             hub_log = HubLog(database, log_key(identity.signer.key_id))
             events = Broadcast()
@@ -211,12 +211,6 @@ def hub_identity(settings: HubSettings) -> DeviceIdentity:
         what = f"{settings.hub.state} is enrolled as {identity.member.role.value}"
         raise UserError("GF804", what)
     return identity
-
-
-def password_of(settings: HubSettings) -> str | None:
-    """Of the database, if a file holds one. Raises UserError."""
-    path = settings.database.password_file
-    return None if path is None else files.read_secret(path).decode().strip()
 
 
 def _require_safe(api: ApiSection) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from gossipfl.config import PACES
 from gossipfl.errors import UserError
+from gossipfl.fleet.files import read_secret
 from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.reports.settings import ReportsSection
 from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, networks, one_of
@@ -207,10 +208,20 @@ class HubSettings:
         return self.database.dsn or f"sqlite:///{self.hub.state / 'hub.db'}"
 
     @property
+    def password(self) -> str | None:
+        """Of the database, if a file holds one. Raises UserError."""
+        path = self.database.password_file
+        return None if path is None else read_secret(path).decode().strip()
+
+    @property
+    def holdout(self) -> str:
+        """The name of the public examples, "" without any."""
+        return self.star.holdout.stem if self.star.holdout is not None else ""
+
+    @property
     def checkpoint_s(self) -> float:
         """protocol: every 60 s in the lan preset, scaled as everything else is."""
-        pace = PACES[self.pace.preset]
-        return max(1.0, 2.0 * pace.round_interval_s)
+        return max(1.0, 2.0 * PACES[self.pace.preset].round_interval_s)
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -327,10 +338,8 @@ def template(given: Mapping[str, object]) -> str:
         text = f"{row.doc.help} Default: {_toml(row.default)} ({row.doc.origin})."
         out += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")
         name = f"{row.section}.{row.key}"
-        if name in given:
-            out.append(f"{row.key} = {_toml(given[name])}")
-        else:
-            out.append(f"# {row.key} = {_toml(row.default)}")
+        mark, value = ("", given[name]) if name in given else ("# ", row.default)
+        out.append(f"{mark}{row.key} = {_toml(value)}")
     return "\n".join(out) + "\n"
 
 

@@ -63,7 +63,7 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(hub: Any, args: Namespace) -> 
     hub.answers["/there"] = (302, {"Location": "/elsewhere"}, b"")
     hub.answers["/elsewhere"] = (200, {}, b"{}")
     with pytest.raises(UserError):
-        HubClient(args).fetch("/there")
+        HubClient.login(args).fetch("/there")
     assert hub.shown == [("/api/v1/auth/token", None), ("/there", "Bearer secret")]
 
 
@@ -71,5 +71,5 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(hub: Any, args: Namespace) -> 
 def test_who_is_no_hub_is_told(hub: Any, args: Namespace, answer: bytes) -> None:
     hub.answers["/api/v1/auth/token"] = (200, {}, answer)
     with pytest.raises(UserError) as told:
-        HubClient(args)
-    assert told.value.code == "GF312"
+        HubClient.login(args)
+    assert told.value.code == "GF806"

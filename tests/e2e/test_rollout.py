@@ -229,6 +229,6 @@ def _declined(operator: Operator) -> Any:
     from gossipfl.cli.hub_client import HubClient
     from gossipfl.cli.main import parse
 
-    client = HubClient(parse(["policy", "history", *operator.login]))
+    client = HubClient.login(parse(["policy", "history", *operator.login]))
     state = client.json("GET", "/api/v1/policy")
     return state if [c["state"] for c in state["canaries"]] == ["declined"] else None

@@ -124,6 +124,9 @@ def test_every_action_is_told_in_words() -> None:
     assert words(EntryKind.DECISION, action="block", reason="it lies", by="p-abc") == (
         "blocked: it lies, by p-abc"
     )
+    assert words(EntryKind.DECISION, action="release from quarantine", reason="mended") == (
+        "let out of the hub's quarantine: mended"
+    )
     assert words(EntryKind.LOGIN, action="login", how="browser") == "came in (browser)"
     assert sentence(EntryKind.ERASURE, b"3-5\n7-8\n") == "payloads erased: 3-5 7-8"
     assert "signed by" in sentence(EntryKind.RECEIPT, b"\x94abc")

@@ -23,7 +23,7 @@ from gossipfl.hub.database import Database, Row, Transaction
 from gossipfl.hub.erasing import node, star
 from gossipfl.hub.log.drafts import DEDUPE_BYTES, Draft, stage
 from gossipfl.hub.log.log import HubLog
-from gossipfl.hub.log.said import Said, said
+from gossipfl.hub.log.said import Said, say
 from gossipfl.hub.log.writer import LogWriter
 from gossipfl.hub.policy import desk as proposals
 from gossipfl.hub.star import books
@@ -149,11 +149,10 @@ class Eraser:
         await transaction.execute(
             "UPDATE erasures SET subject = NULL, asked_by = NULL WHERE mark = ?", row["mark"]
         )
-        drafts = self._told(gone)
+        await stage(transaction, self._told(gone))
         by = account_subject(row["asked_by"])
         told: Said = {"action": "erase", "entries": before + len(gone)}
-        drafts.append(await said(transaction, EntryKind.DECISION, told, now, about=by))
-        await stage(transaction, drafts)
+        await say(transaction, EntryKind.DECISION, told, now, about=by)
         return len(gone)
 
 

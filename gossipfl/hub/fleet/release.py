@@ -18,8 +18,7 @@ from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.events import Release
 from gossipfl.hub.alerts.forms import operator_of_form
 from gossipfl.hub.auth.service import Auth
-from gossipfl.hub.log.drafts import stage
-from gossipfl.hub.log.said import said
+from gossipfl.hub.log.said import say
 from gossipfl.hub.page.routes import FORM, FORM_BYTES_MAX, HEADERS, HTML
 from gossipfl.hub.rest.access import OPERATORS, PUBLIC
 from gossipfl.hub.rest.problems import absent, busy, conflict, malformed
@@ -98,7 +97,7 @@ async def released(hub: Any, name: str, reason: str, by: str) -> ReleaseAnswer:
             raise conflict(f"{device_name(device)[:9]}: {why}")
         told = {"action": "release from quarantine", "reason": reason}
         kind, who = EntryKind.DECISION, account_subject(by)
-        await stage(tx, [await said(tx, kind, told, hub.clock(), about=device, by=who)])
+        await say(tx, kind, told, hub.clock(), about=device, by=who)
     if not station.give(Release(device)):
         raise busy("the hub's node is busy", 5)
     words = "ended at the hub; each device ends its own: gossipfl quarantine release"

@@ -12,19 +12,11 @@ from msgspec import Meta
 from gossipfl.audit.checkpoints import Checkpoint, parse_checkpoint
 from gossipfl.audit.entries import parse_entry
 from gossipfl.audit.notes import parse_note
-from gossipfl.audit.proofs import make_proof
+from gossipfl.audit.proving import fetch_nodes, prove_entry
 from gossipfl.audit.reader import LogReader
 from gossipfl.audit.refused import AuditRefused
-from gossipfl.audit.tiles import WIDTH, Tile, TiledNodes, tile_at, tiles_for
-from gossipfl.audit.tree import (
-    SIZE_MAX,
-    Node,
-    consistency_ranges,
-    inclusion_ranges,
-    nodes_of,
-    prove_consistency,
-    prove_inclusion,
-)
+from gossipfl.audit.tiles import WIDTH, tile_at
+from gossipfl.audit.tree import SIZE_MAX, consistency_ranges, nodes_of, prove_consistency
 from gossipfl.hub.hub import Hub
 from gossipfl.hub.rest.access import EVERYBODY, Role, only
 from gossipfl.hub.rest.bodies import OCTETS
@@ -142,7 +134,7 @@ class AuditApi:
             raise absent(f"the log has {checkpoint.size} entries")
         if old > new:
             raise malformed("`old` is at most `new`")
-        nodes = await _nodes(hub.log.reader, nodes_of(consistency_ranges(old, new)), new)
+        nodes = await fetch_nodes(hub.log.reader, nodes_of(consistency_ranges(old, new)), new)
         proof = prove_consistency(old, new, nodes)
         return ConsistencyAnswer(old, new, [value.hex() for value in proof])
 
@@ -165,18 +157,9 @@ class AuditApi:
     async def proof(self, hub: Hub, call: Call) -> Raw:
         reader, index = hub.log.reader, _number(call.path["entry"])
         note, checkpoint = await _newest(reader)
-        size = checkpoint.size
-        if index >= size:
-            raise absent(f"the log has {size} entries")
-        nodes = await _nodes(reader, nodes_of(inclusion_ranges(index, size)), size)
-        (leaf,) = await reader.entries(index, index + 1)
-        (payload,) = await reader.payloads(index, index + 1)
-        opened = None
-        if payload is not None:
-            salt = (await reader.salts()).get(payload.subject)
-            opened = (salt, payload.data) if salt is not None else None
-        hashes = prove_inclusion(index, size, nodes)
-        return Raw(make_proof(index, leaf, hashes, note, opened).encode())
+        if index >= checkpoint.size:
+            raise absent(f"the log has {checkpoint.size} entries")
+        return Raw((await prove_entry(reader, note, index)).encode())
 
 
 async def _newest(reader: LogReader) -> tuple[bytes, Checkpoint]:
@@ -185,13 +168,6 @@ async def _newest(reader: LogReader) -> tuple[bytes, Checkpoint]:
         raise absent("the log has no checkpoint yet")
     note = await reader.checkpoint(number)
     return note, parse_checkpoint(parse_note(note).text)
-
-
-async def _nodes(reader: LogReader, nodes: list[Node], size: int) -> TiledNodes:
-    tiles: dict[Tile, bytes] = {}
-    for tile in tiles_for(nodes, size):
-        tiles[tile] = await reader.tile(tile)
-    return TiledNodes(size, tiles)
 
 
 def _number(text: str) -> int:

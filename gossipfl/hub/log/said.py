@@ -19,29 +19,6 @@ VALUE_CHARS_MAX = 400  # a reason that a person typed
 Said = Mapping[str, str | int | float | bool | None]
 
 
-async def said(
-    transaction: Transaction,
-    kind: EntryKind,
-    what: Said,
-    now: int,
-    *,
-    about: bytes,
-    by: bytes | None = None,
-    key: str | None = None,
-) -> Draft:
-    """The draft of one entry, for the caller to stage in this writing transaction.
-
-    what: "action" and values that name nobody. about: 16 bytes, a device id or `account_subject`.
-    by: who did it, if that is somebody else; it is named by pseudonym. key: as `Draft.key`: what
-    strangers can cause is logged at most once under a key that bounds it.
-    """
-    told = {k: v[:VALUE_CHARS_MAX] if isinstance(v, str) else v for k, v in what.items()}
-    if by is not None and by != about:
-        told["by"] = (await pseudonyms.within(transaction, [by]))[by]
-    data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
-    return Draft(kind, about, data, now, key)
-
-
 async def say(
     transaction: Transaction,
     kind: EntryKind,
@@ -52,7 +29,14 @@ async def say(
     by: bytes | None = None,
     key: str | None = None,
 ) -> None:
-    """Staged at once; see `said`."""
-    await stage(
-        transaction, [await said(transaction, kind, what, now, about=about, by=by, key=key)]
-    )
+    """Stage one entry in this writing transaction.
+
+    what: "action" and values that name nobody. about: 16 bytes, a device id or `account_subject`.
+    by: who did it, if that is somebody else; it is named by pseudonym. key: as `Draft.key`: what
+    strangers can cause is logged at most once under a key that bounds it.
+    """
+    told = {k: v[:VALUE_CHARS_MAX] if isinstance(v, str) else v for k, v in what.items()}
+    if by is not None and by != about:
+        told["by"] = (await pseudonyms.within(transaction, [by]))[by]
+    data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+    await stage(transaction, [Draft(kind, about, data, now, key)])

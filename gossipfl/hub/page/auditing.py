@@ -15,6 +15,7 @@ from gossipfl.audit.reader import LogReader
 from gossipfl.audit.refused import AuditRefused
 from gossipfl.audit.tiles import WIDTH
 from gossipfl.audit.tree import CompactRange, leaf_hash
+from gossipfl.hub.page.chronicle import Logged
 
 
 class Forged(Exception):
@@ -42,6 +43,20 @@ class Step:
     entries: Sequence[Entry]
     payloads: Sequence[Payload | None]
     after: Place
+
+    @property
+    def logged(self) -> list[Logged]:
+        pairs = zip(self.entries, self.payloads, strict=True)
+        return [
+            Logged(
+                index,
+                entry.kind,
+                entry.time,
+                payload.subject if payload is not None else None,
+                payload.data if payload is not None else None,
+            )
+            for index, (entry, payload) in enumerate(pairs, self.first)
+        ]
 
 
 async def follow(

@@ -19,10 +19,11 @@ from gossipfl.hub.alerts import book
 from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.database import Database, DatabaseError, Row, Transaction
 from gossipfl.hub.log.log import HubLog
+from gossipfl.hub.measured.reading import measured
 from gossipfl.hub.page import compose, words
 from gossipfl.hub.page.auditing import Forged, Place, Step, follow
 from gossipfl.hub.page.blocks import KEPT_OUT
-from gossipfl.hub.page.chronicle import Chronicle, Logged
+from gossipfl.hub.page.chronicle import Chronicle
 from gossipfl.hub.page.facts import Facts, LogFacts, Measured, Sighting
 from gossipfl.hub.page.fleet import roster
 from gossipfl.hub.page.model import AlertLine, Check, CheckpointBox, DevicePage, Finding, Page
@@ -41,9 +42,6 @@ _SIGHTINGS = (
 )
 _PROPOSALS = "SELECT COUNT(*) AS n FROM policy_proposals WHERE state = 'open'"
 MEASURED_SHOWN = 120
-_MEASURED = (
-    "SELECT time, low, middle, high, merged, disagreement FROM measured ORDER BY time DESC LIMIT ?"
-)
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +110,7 @@ class Feed:
         await self._look_at_erasures()
         async with self._database.transaction(write=False) as transaction:
             await self._look_at_fleet(transaction)
-            await self._look_at_measured(transaction)
+            self._measured = await measured(transaction, MEASURED_SHOWN)
             self._alerts = await book.lines(transaction)
             row = await transaction.row(_PROPOSALS)
         self._proposals = int(row["n"]) if row is not None else 0
@@ -129,18 +127,7 @@ class Feed:
         self._changed()
 
     def _take(self, step: Step) -> None:
-        pairs = zip(step.entries, step.payloads, strict=True)
-        logged = [
-            Logged(
-                index,
-                entry.kind,
-                entry.time,
-                payload.subject if payload is not None else None,
-                payload.data if payload is not None else None,
-            )
-            for index, (entry, payload) in enumerate(pairs, step.first)
-        ]
-        self._chronicle.fed(logged, self._total)
+        self._chronicle.fed(step.logged, self._total)
         self._place = step.after
         this = step.signed.checkpoint
         witnesses = len(step.signed.note.signatures) - 1
@@ -163,8 +150,7 @@ class Feed:
     async def _look_at_erasures(self) -> None:
         """After one all that is shown is read anew: what was read before is not to be kept."""
         async with self._database.transaction(write=False) as transaction:
-            row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
-        count = 0 if row is None else int(row["n"])
+            count = await pseudonyms.erasures(transaction)
         if count == self._erasures:
             return
         if self._erasures is not None:
@@ -190,13 +176,6 @@ class Feed:
     def is_ready(self) -> bool:
         """Whether what it knows is of now: all of the log was read, and the database answers."""
         return bool(self.version) and not self.problem and self._total <= self._place.tree.size
-
-    async def _look_at_measured(self, transaction: Transaction) -> None:
-        rows = await transaction.rows(_MEASURED, MEASURED_SHOWN)
-        self._measured = tuple(
-            Measured(r["time"], r["low"], r["middle"], r["high"], r["merged"], r["disagreement"])
-            for r in reversed(rows)
-        )
 
     async def look_at_alerts(self) -> None:
         """At once: somebody has just acknowledged one, and wants to see it."""

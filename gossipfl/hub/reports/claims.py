@@ -166,7 +166,7 @@ DUTIES: tuple[Duty, ...] = (
         "deployers keep the automatic logs, at least six months",
         "The log from its first entry to its last; an export of it needs no hub to be checked.",
         "Logs of use on devices are the deployer's own.",
-        (*EVERY_KIND,),
+        EVERY_KIND,
     ),
     Duty(
         NIST,

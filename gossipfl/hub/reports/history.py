@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from gossipfl.audit.checkpoints import Checkpoint, SignedCheckpoint, open_checkpoint
 from gossipfl.audit.notes import Key, Note
+from gossipfl.audit.proving import prove
 from gossipfl.audit.reader import LogReader
 from gossipfl.audit.refused import AuditRefused
-from gossipfl.audit.tiles import TiledNodes, tiles_for
-from gossipfl.audit.tree import inclusion_ranges, nodes_of, prove_inclusion
-from gossipfl.hub.page.auditing import Place, Step, follow
-from gossipfl.hub.page.chronicle import Logged
-from gossipfl.hub.reports.compliance import Proof, body_of, compose, wanted
+from gossipfl.hub.page.auditing import Place, follow
+from gossipfl.hub.reports.compliance import body_of, compose, wanted
 from gossipfl.hub.reports.tally import Tally
 
 
@@ -38,7 +35,7 @@ class History:
                 async for step in steps:
                     if size is not None and step.signed.checkpoint.size > size:
                         break
-                    await asyncio.to_thread(self.tally.fed, _logged(step))
+                    await asyncio.to_thread(self.tally.fed, step.logged)
                     self.place = step.after
                     if step.signed.checkpoint.size == size:
                         break
@@ -63,34 +60,8 @@ class History:
         return body_of(report)
 
 
-def _logged(step: Step) -> list[Logged]:
-    pairs = zip(step.entries, step.payloads, strict=True)
-    return [
-        Logged(
-            index,
-            entry.kind,
-            entry.time,
-            payload.subject if payload is not None else None,
-            payload.data if payload is not None else None,
-        )
-        for index, (entry, payload) in enumerate(pairs, step.first)
-    ]
-
-
 def own_note(signed: SignedCheckpoint, key: Key) -> bytes:
     own = signed.note.of(key)
     if own is None:
         raise AuditRefused(f"not signed by {key.name}")
     return Note(signed.note.text, (own,)).encode()
-
-
-async def prove(reader: LogReader, places: Sequence[int], size: int) -> dict[int, Proof]:
-    """Each entry's bytes and its audit path in the tree of `size` leaves. Raises AuditRefused."""
-    nodes = [node for index in places for node in nodes_of(inclusion_ranges(index, size))]
-    tiles = {tile: await reader.tile(tile) for tile in tiles_for(nodes, size)}
-    held = TiledNodes(size, tiles)
-    found: dict[int, Proof] = {}
-    for index in places:
-        (data,) = await reader.entries(index, index + 1)
-        found[index] = (data, prove_inclusion(index, size, held))
-    return found

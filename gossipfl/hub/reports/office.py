@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,10 +12,10 @@ from gossipfl.audit.entries import EntryKind, account_subject
 from gossipfl.config import Limits
 from gossipfl.errors import PeerError
 from gossipfl.hub import pseudonyms
-from gossipfl.hub.database import Database
-from gossipfl.hub.log.drafts import Draft
+from gossipfl.hub.database import Database, Transaction
 from gossipfl.hub.log.log import HubLog
-from gossipfl.hub.page.facts import Measured
+from gossipfl.hub.log.said import Said, say
+from gossipfl.hub.measured.reading import measured
 from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.reports.facts import Facts, part_of
 from gossipfl.hub.reports.history import History
@@ -30,9 +29,6 @@ DAY_S = 86_400
 WAITING_MAX = 8  # guess: people who look at one instance at one instant
 MEASURED_MAX = 10_000  # guess: a day of preset lan
 
-_MEASURED = (
-    "SELECT time, low, middle, high, merged, disagreement FROM measured ORDER BY time DESC LIMIT ?"
-)
 _HEADS = "SELECT head FROM fleet_devices WHERE head IS NOT NULL LIMIT ?"
 
 
@@ -83,25 +79,7 @@ class Office:
     async def facts(self, tariffs: Tariffs) -> AsyncIterator[Facts]:
         """What the other reports are made from: only while this is open, as the log goes on."""
         async with self._read() as history:
-            checkpoint, _ = await history.checkpoint()
-            tally = history.tally
-            devices = {d.device for d in tally.devices()}
-            marks = await pseudonyms.marks(self._database)
-            named = tally.chronicle.mentioned if marks else ()
-            starred = await star(self._database)
-            if starred is not None:
-                devices |= starred.clients.keys()
-            yield Facts(
-                tally=tally,
-                log=part_of(tally, checkpoint),
-                names=await pseudonyms.of(self._database, devices),
-                update_bytes=await update_sizes(self._database),
-                measured=await measured(self._database),
-                tariffs=tariffs,
-                holdout=self._holdout,
-                star=starred,
-                erased=frozenset(d for d in named if pseudonyms.mark_of(d) in marks),
-            )
+            yield await facts_of(self._database, history, tariffs, self._holdout)
 
     @asynccontextmanager
     async def _read(self, size: int | None = None) -> AsyncIterator[History]:
@@ -111,37 +89,59 @@ class Office:
         self._waiting += 1
         try:
             async with self._turn:
-                erasures = await self._erased()
+                async with self._database.transaction(write=False) as transaction:
+                    erasures = await pseudonyms.erasures(transaction)
                 if erasures != self._erasures:
                     self._history = History(self._log.reader, self._log.key)
                     self._erasures = erasures
                 history = self._history
-                if size is not None and size != history.tally.size:
+                if size is not None and size < history.tally.size:
                     history = History(self._log.reader, self._log.key)
                 await history.read(size)
                 yield history
         finally:
             self._waiting -= 1
 
-    async def _erased(self) -> int:
-        async with self._database.transaction(write=False) as transaction:
-            row = await transaction.row("SELECT COUNT(*) AS n FROM erased")
-        return 0 if row is None else int(row["n"])
-
     async def _note(self, body: bytes, size: int, by: str, now: int, name: str) -> None:
         digest, who = hashlib.sha256(body).hexdigest(), account_subject(by)
-        told = {"action": "report", "entries": size, "report": "compliance", "sha256": digest}
-        data = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+        told: Said = {"action": "report", "entries": size, "report": "compliance", "sha256": digest}
         key = f"report/{who.hex()}/{name}"
-        await self._log.append([Draft(EntryKind.REPORT, who, data, now, key)])
+        async with self._database.transaction() as transaction:
+            await say(transaction, EntryKind.REPORT, told, now, about=who, key=key)
 
 
-async def update_sizes(database: Database) -> tuple[int, ...]:
-    """Of each device's newest update, bytes."""
+async def facts_of(
+    database: Database, history: History, tariffs: Tariffs, holdout: str = ""
+) -> Facts:
+    """Of what was read, and of what the hub has beside its log."""
+    checkpoint, _ = await history.checkpoint()
+    tally = history.tally
+    devices = {d.device for d in tally.devices()}
+    marks = await pseudonyms.marks(database)
+    named = tally.chronicle.mentioned if marks else ()
+    starred = await star(database)
+    if starred is not None:
+        devices |= starred.clients.keys()
     async with database.transaction(write=False) as transaction:
-        rows = await transaction.rows(_HEADS, Limits().devices)
+        benchmarks = await measured(transaction, MEASURED_MAX)
+        sizes = await _update_sizes(transaction)
+    return Facts(
+        tally=tally,
+        log=part_of(tally, checkpoint),
+        names=await pseudonyms.of(database, devices),
+        update_bytes=sizes,
+        measured=benchmarks,
+        tariffs=tariffs,
+        holdout=holdout,
+        star=starred,
+        erased=frozenset(d for d in named if pseudonyms.mark_of(d) in marks),
+    )
+
+
+async def _update_sizes(transaction: Transaction) -> tuple[int, ...]:
+    """Of each device's newest update, bytes."""
     found = []
-    for row in rows:
+    for row in await transaction.rows(_HEADS, Limits().devices):
         try:
             head = decode(row["head"], Head, Limits().head_bytes)
         except PeerError:
@@ -149,13 +149,3 @@ async def update_sizes(database: Database) -> tuple[int, ...]:
         if head.update is not None:
             found.append(head.update.size)
     return tuple(sorted(found))
-
-
-async def measured(database: Database) -> tuple[Measured, ...]:
-    """By time."""
-    async with database.transaction(write=False) as transaction:
-        rows = await transaction.rows(_MEASURED, MEASURED_MAX)
-    return tuple(
-        Measured(r["time"], r["low"], r["middle"], r["high"], r["merged"], r["disagreement"])
-        for r in reversed(rows)
-    )

@@ -77,7 +77,6 @@ class Tally:
         self._bits = 0
         self.rules: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        self.privacy_modes: Counter[str] = Counter()  # receipts under each
         self.pulls = 0
         self.receipts = 0
         self.erased = 0  # payloads that ERASURE entries name
@@ -160,13 +159,12 @@ class Tally:
 
     def _release(self, part: Part, receipt: Receipt, logged: int) -> None:
         """One publication: an own update that no receipt before has named."""
-        terms = self._terms(receipt, logged)
-        self.privacy_modes[terms[-1].mode] += 1
         if receipt.own is None or receipt.own == part.last_own:
             return
         part.last_own = receipt.own
         part.releases += 1
         self._publishes(receipt.own, receipt.issued)
+        terms = self._terms(receipt, logged)
         if not all(map(has_noise, terms)):
             part.bare += 1
             return
@@ -174,7 +172,7 @@ class Tally:
             part.spends[kind] = part.spends.get(kind, 0) + steps
 
     def _terms(self, receipt: Receipt, logged: int) -> list[Privacy]:
-        """Under which a device may have published, the newest last; one at least."""
+        """Under which a device may have published; one at least."""
         times = (receipt.issued, logged)
         found = self.chronicle.may_follow(receipt.device, min(times), max(times))
         return [policy.privacy for policy in found] or [Privacy()]

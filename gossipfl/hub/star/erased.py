@@ -16,8 +16,7 @@ class Erased:
 
     async def look(self, tx: Transaction, reputation: Reputation) -> frozenset[str]:
         """Forget who was erased since. The ids, in hex, of all whom this leader had to forget."""
-        row = await tx.row("SELECT COUNT(*) AS n FROM erased")
-        count = 0 if row is None else int(row["n"])
+        count = await pseudonyms.erasures(tx)
         if count != self._count:
             gone = await pseudonyms.erased(tx, reputation.devices())
             for client in gone:
