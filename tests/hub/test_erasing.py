@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -33,6 +37,7 @@ from gossipfl.hub.page.model import Finding, Kind, Level
 from gossipfl.hub.policy import desk
 from gossipfl.hub.reports.contribution import contribution
 from gossipfl.hub.reports.costs import Tariffs
+from gossipfl.hub.reports.formats import as_json
 from gossipfl.hub.reports.office import Office
 from gossipfl.identity import device_name
 from gossipfl.messages import Merged, Policy, Receipt, Refused
@@ -299,6 +304,32 @@ async def test_ids_that_somebody_invents_leave_nothing_behind(database: Database
     assert {f.subject for f in page.findings if f.kind is Kind.SILENCE} <= names
     assert len(feed._chronicle.mentioned) <= MENTIONED_MAX
     assert set(feed._chronicle.faults) == {"other"}
+
+
+def test_the_database_alone_gives_the_same_report(
+    dsn: str, tmp_path: Path, gossipfl: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Star mode's clients and whoever was erased have their rows there as well."""
+
+    async def left() -> tuple[str, bytes]:
+        database = await open_database(dsn)
+        try:
+            found = await left_in(database)
+            await erase(found, found.bob)
+            office = Office(database, found.log, found.hub.signer, found.fleet.id, lambda: NOON)
+            async with office.facts(Tariffs()) as facts:
+                return str(found.log.key), as_json(contribution(facts))
+        finally:
+            await database.close()
+
+    key, made = asyncio.run(left())
+    (tmp_path / "hub.pub").write_text(key)
+    words = ("report", "contribution", dsn, "--hub-key", str(tmp_path / "hub.pub"), "--json")
+    _, out, _ = gossipfl(*words)
+    told = json.loads(out)["data"]
+    assert told == json.loads(made)
+    assert {row["state"] for row in told["rows"]} == {"counts", "erased"}
+    assert {row["mode"] for row in told["rows"]} == {"peers", "star"}
 
 
 async def test_what_is_staged_at_that_instant_gets_no_place(database: Database) -> None:
