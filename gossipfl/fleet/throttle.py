@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
+
+from gossipfl.net import listener
 
 ADDRESSES_MAX = 1_024  # guess: the longest unseen is forgotten first
 
@@ -25,7 +26,7 @@ class Throttle:
 
     def allow(self, address: str, now: float, cost: float = 1.0) -> bool:
         """Take `cost`, or False. With cost 0 it only asks. `now`: monotonic seconds."""
-        name = origin(address)
+        name = origin_of(address)
         bucket = self._buckets.setdefault(name, _Bucket(self._burst, now))
         self._buckets.move_to_end(name)
         if len(self._buckets) > ADDRESSES_MAX:
@@ -38,12 +39,9 @@ class Throttle:
         return True
 
 
-def origin(address: str) -> str:
-    """An IPv4 address, or the /64 that an IPv6 host owns whole; anything else as it is."""
+def origin_of(address: str) -> str:
+    """As `listener.origin_of`; what is no address as it is."""
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        return listener.origin_of(address)
     except ValueError:
         return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))

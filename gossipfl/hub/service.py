@@ -28,8 +28,7 @@ from gossipfl.hub.database import Database, DatabaseError, open_database
 from gossipfl.hub.hub import Hub, wall
 from gossipfl.hub.leader import Leader
 from gossipfl.hub.log.log import HubLog
-from gossipfl.hub.rest.dispatch import SERVER_OPTIONS
-from gossipfl.hub.rest.doors import Doors, room_for
+from gossipfl.hub.rest.doors import SERVER_OPTIONS, Doors, room_for
 from gossipfl.hub.rest.origins import is_loopback
 from gossipfl.hub.settings import ApiSection, DeskSection, HubSettings
 from gossipfl.hub.star.merging import Holdout
@@ -161,7 +160,6 @@ class Service:
             raise RuntimeError("the runner was set up, and has no server")
         doors = Doors(
             runner.server,
-            SERVER_OPTIONS,
             tls,
             is_trusted=lambda origin: is_loopback(origin) or api.origins.trusts(origin),
             connections_max=room_for(),

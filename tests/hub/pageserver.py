@@ -37,7 +37,8 @@ from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.reports.office import Office
 from gossipfl.hub.reports.routes import ReportsApi
 from gossipfl.hub.rest.access import Authenticator, Role
-from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
+from gossipfl.hub.rest.dispatch import Dispatcher
+from gossipfl.hub.rest.doors import SERVER_OPTIONS
 
 
 @dataclass

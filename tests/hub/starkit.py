@@ -37,7 +37,8 @@ from gossipfl.hub.reports.costs import Tariffs
 from gossipfl.hub.reports.office import Office
 from gossipfl.hub.reports.routes import ReportsApi
 from gossipfl.hub.rest.access import Role
-from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
+from gossipfl.hub.rest.dispatch import Dispatcher
+from gossipfl.hub.rest.doors import SERVER_OPTIONS
 from gossipfl.hub.star.merging import Holdout
 from gossipfl.hub.star.service import Star
 from gossipfl.hub.star.settings import StarSettings

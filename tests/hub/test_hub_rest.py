@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gossipfl.hub.rest.access import DEVICES, EVERYBODY, PUBLIC, Caller, Role, only
 from gossipfl.hub.rest.bodies import JSON, MSGPACK, OCTETS
-from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
+from gossipfl.hub.rest.dispatch import Dispatcher
+from gossipfl.hub.rest.doors import SERVER_OPTIONS
 from gossipfl.hub.rest.openapi import document
 from gossipfl.hub.rest.problems import conflict, unauthorised
 from gossipfl.hub.rest.routing import Call, Raw, Route, require_distinct

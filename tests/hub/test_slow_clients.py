@@ -25,8 +25,8 @@ from gossipfl.hub.auth.service import Auth
 from gossipfl.hub.rest import bodies
 from gossipfl.hub.rest.access import DEVICES, EVERYBODY, PUBLIC, Role
 from gossipfl.hub.rest.bodies import OCTETS
-from gossipfl.hub.rest.dispatch import SERVER_OPTIONS, Dispatcher
-from gossipfl.hub.rest.doors import STALL_S, Doors
+from gossipfl.hub.rest.dispatch import Dispatcher
+from gossipfl.hub.rest.doors import SERVER_OPTIONS, STALL_S, Doors
 from gossipfl.hub.rest.origins import Origins
 from gossipfl.hub.rest.routing import Call, Raw, Route
 from gossipfl.hub.settings import HubSettings
@@ -113,7 +113,6 @@ async def serving(
     limits = replace(Limits(), header_deadline_s=header_s, handshake_deadline_s=header_s)
     doors = Doors(
         runner.server,
-        SERVER_OPTIONS,
         tls[0] if tls else None,
         limits=limits,
         stall_s=stall_s,
@@ -221,6 +220,7 @@ async def test_one_caller_cannot_hold_the_places_of_others() -> None:
             stack.callback(writer.close)
             return reader, writer
 
+        site.dispatcher._uploads._patience_s = 10 * WAIT_S
         for _ in range(8):
             await put("aa")
         await until(lambda: site.dispatcher._uploads.count == 8)

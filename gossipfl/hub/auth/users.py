@@ -25,7 +25,7 @@ NAME = re.compile(r"[a-z][a-z0-9._-]{1,31}")
 LINK_S = 86_400  # guess: an invitation that was sent in the evening works in the morning
 LINK_BYTES = 16  # 128 bits, in hex: a person may have to type it
 USERS_MAX = 10_000  # guess: far above the people who look after one fleet
-LABELS_MAX = 8
+LABELS_MAX = 8  # guess: site, room, kind of machine
 HASHES_AT_ONCE = 2  # each takes 32 MiB and a core
 
 

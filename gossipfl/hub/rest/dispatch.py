@@ -12,17 +12,15 @@ from typing import Any
 
 from aiohttp import web
 
-from gossipfl.fleet.throttle import Throttle
-from gossipfl.fleet.throttle import origin as origin_of
+from gossipfl.fleet.throttle import Throttle, origin_of
 from gossipfl.hub.database import DatabaseError, DatabaseFull
 from gossipfl.hub.rest import bodies
 from gossipfl.hub.rest.access import ANYBODY, Authenticator, Caller, Role
-from gossipfl.hub.rest.doors import KEEPALIVE_S, OPTIONS
 from gossipfl.hub.rest.origins import Origins
 from gossipfl.hub.rest.problems import Problem, absent, busy, forbidden, too_many
 from gossipfl.hub.rest.routing import Call, Route, answered, require_distinct
 from gossipfl.hub.rest.uploads import Uploads
-from gossipfl.net.connection import SILENT, TimedHandler
+from gossipfl.net.connection import TimedHandler
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +33,6 @@ REQUESTS_BURST = 100.0  # guess: a page that loads
 STRANGERS_PER_S = 20.0  # guess, per address, without a token; failed logins are slowed down more
 STRANGERS_BURST = 200.0  # guess: so many star clients behind one address register at one instant
 FORBIDDEN_IN_PATHS = ("//", "/.", "\\", "%2f", "%5c", "%2e", "%00", "%25")
-SERVER_OPTIONS: dict[str, Any] = {**OPTIONS, "logger": SILENT, "keepalive_timeout": KEEPALIVE_S}
-"""What `web.AppRunner` of a hub is to be given."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

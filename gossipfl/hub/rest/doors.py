@@ -19,7 +19,7 @@ from aiohttp import web
 
 from gossipfl.config import Limits
 from gossipfl.errors import UserError
-from gossipfl.net.connection import WRITE_BUFFER_BYTES, TimedHandler
+from gossipfl.net.connection import SILENT, WRITE_BUFFER_BYTES, TimedHandler
 from gossipfl.net.listener import Listener, origin_of
 from gossipfl.net.traffic import Traffic
 
@@ -30,28 +30,28 @@ HANDSHAKES_PER_ADDRESS = 256  # guess: so many star clients behind one address s
 AT_ONCE = 1  # a handshake takes 2 ms, and a request several turns of the loop
 STALL_S = 6.0  # fault table: what is stalled is closed within ten seconds, two of them lingering
 READ_BYTES_PER_S = 16 * 1024  # protocol: the least that a reader takes of a long answer
-KEEPALIVE_S = 75.0  # as the peer server's
 DESCRIPTORS = 256  # guess: databases, the hub's node, files
-# aiohttp logs every malformed request with a traceback: a stranger could fill the disk with it.
-# What it logs is dropped by a logger that nobody listens to; see `net.connection`.
-OPTIONS: dict[str, Any] = {
+SERVER_OPTIONS: dict[str, Any] = {
+    "logger": SILENT,
     "auto_decompress": False,  # what is packed is refused, not unpacked
     "access_log": None,
+    "keepalive_timeout": 75.0,  # as the peer server's
     "lingering_time": 2.0,  # guess: so that who sends too much can read why it is refused
     "max_line_size": 4096,
     "max_field_size": 8190,
 }
+"""What `web.AppRunner` of a hub is to be given."""
 
 
 class Visitor(TimedHandler):
     """One connection of somebody."""
 
-    def __init__(self, manager: web.Server, doors: Doors, options: dict[str, Any]) -> None:
+    def __init__(self, manager: web.Server, doors: Doors) -> None:
         super().__init__(
             manager,
             header_deadline_s=doors.limits.header_deadline_s,
-            keepalive_s=KEEPALIVE_S,
-            options=options,
+            keepalive_s=SERVER_OPTIONS["keepalive_timeout"],
+            options=SERVER_OPTIONS,
         )
         self.origin = ""
         self._doors = doors
@@ -125,7 +125,6 @@ class Doors:
     def __init__(
         self,
         server: web.Server,
-        options: dict[str, Any],
         tls: ssl.SSLContext | None = None,
         *,
         is_trusted: Callable[[str], bool] = lambda origin: False,
@@ -137,8 +136,6 @@ class Doors:
         self.traffic = Traffic()
         self.limits = limits or Limits()
         self.stall_s = stall_s
-        self._server = server
-        self._options = options
         self._is_trusted = is_trusted
         self._connections_max = connections_max
         self._per_address = per_address
@@ -146,7 +143,7 @@ class Doors:
         self._of: dict[str, int] = {}  # how many of an origin are open
         self._idle: dict[str, dict[Visitor, None]] = {}  # by origin, the longest idle first
         self._listener = Listener(
-            lambda: Visitor(server, self, options),
+            lambda: Visitor(server, self),
             tls,
             lambda origin: True,
             self.limits,

@@ -7,15 +7,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from gossipfl.hub.auth.messages import Label
+from gossipfl.hub.auth.users import LABELS_MAX
 from gossipfl.hub.star.values import Details, Version
-from gossipfl.hub.star.wire import ENVELOPE_BYTES_MAX, LABELS_MAX
+from gossipfl.hub.star.wire import ENVELOPE_BYTES_MAX
 from gossipfl.messages import Privacy, Stop, Training
 
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
 Text = Annotated[str, Meta(max_length=512)]
-Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Envelope = Annotated[bytes, Meta(min_length=1, max_length=ENVELOPE_BYTES_MAX)]
 Figure = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Limit = Annotated[int, Meta(ge=1, le=1_000)]

@@ -22,7 +22,6 @@ from gossipfl.wire import Envelope, check_signature, decode, open_envelope
 
 JOIN, MODEL = "star-join", "star-model"
 ENVELOPE_BYTES_MAX = Limits().head_bytes  # as a head, whose place it takes
-LABELS_MAX = 8  # guess: site, room, kind of machine
 
 Short = Annotated[str, Meta(min_length=1, max_length=64)]
 Amount = Annotated[int, Meta(ge=0, le=2**40)]
