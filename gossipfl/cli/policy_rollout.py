@@ -114,9 +114,12 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """A file, or stdin for `-`. UserError GF403."""
+    """A file, or stdin for `-`. UserError GF211, GF215."""
     from gossipfl.fleet import files
 
-    if str(path) == "-":
-        return sys.stdin.buffer.read(most + 1)[:most]
-    return files.read_file(path, most)
+    if str(path) != "-":
+        return files.read_file(path, most)
+    data = sys.stdin.buffer.read(most + 1)
+    if len(data) > most:
+        raise UserError("GF211", f"stdin has more than {most} bytes")
+    return data

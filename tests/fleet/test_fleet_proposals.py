@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from test_fleet_documents import node_policies
 from gossipfl.bundle.archive import read, write
 from gossipfl.bundle.signing import sign
 from gossipfl.cli.main import run
+from gossipfl.cli.policy_signing import CHANGES_BYTES_MAX
 from gossipfl.errors import PeerError, UserError
 from gossipfl.fleet import documents
 from gossipfl.fleet.documents import Choices, Job
@@ -220,6 +223,24 @@ def test_a_proposal_is_signed_once_it_was_read(
     assert (shown["version"], shown["canary"], shown["blocked"]) == (2, CANARIES, [BLOCKED])
     opened = documents.open_policy((desk_of.folder / "2.gfp").read_bytes())
     assert opened.policy.issued > 0
+
+
+def test_changes_come_from_stdin_and_never_in_part(
+    desk_of: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk_of.issue("-o", "@1.gfp")
+    words = ("policy", "propose", "-", "--prev", "@1.gfp", "-o", "@2.gfu")
+    changes = json.dumps({"rule": "median"}).encode()
+
+    def propose_from(stdin: bytes) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        return desk_of.run(*words)[0]
+
+    assert propose_from(changes + b" " * CHANGES_BYTES_MAX) != 0
+    assert f"stdin has more than {CHANGES_BYTES_MAX} bytes" in capsys.readouterr().err
+    assert not (desk_of.folder / "2.gfu").exists()
+    assert propose_from(changes) == 0
+    assert open_proposal((desk_of.folder / "2.gfu").read_bytes()).rule == "median"
 
 
 def test_who_signs_sees_all_of_it(desk_of: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +19,6 @@ from gossipfl.hub.policy.messages import Canary, CanaryView, SpreadView, State
 from gossipfl.identity import device_name, short_name
 from gossipfl.membership import Roster
 from gossipfl.messages import Head, Policy
-from gossipfl.objects import unpack_list
 from gossipfl.policies import HISTORY_MAX, Accepted, Policies
 from gossipfl.wire import decode
 
@@ -75,16 +75,12 @@ async def policies(tx: Transaction, root_key: bytes) -> Policies:
         roster.verify_chain,
         lambda device: roster.revocation(device) is not None,
     )
-    held = documents.get("policies")
-    objects = unpack_list(held, HISTORY_MAX * limits.entry_bytes) if held else []
-    objects += [bytes(row["data"]) for row in await issued(tx)]
-    for data in objects:
-        try:
-            accepted = found.verify(data)
-            if not found.knows(accepted.digest):
-                found.add(accepted)
-        except PeerError:
-            continue  # its operator was revoked since
+    if documents.get("policies"):
+        found.load(documents["policies"])
+    for row in await issued(tx):
+        if not found.knows(bytes.fromhex(row["digest"])):
+            with suppress(PeerError):  # its operator was revoked since
+                found.add(found.verify(bytes(row["data"])))
     return found
 
 
