@@ -20,6 +20,14 @@ class Doc:
     template: object = None  # what `init` shows where the default is empty
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, without asking a name server."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def one_of(*allowed: str) -> Callable[[str], str | None]:
     return lambda value: None if value in allowed else f"allowed: {', '.join(allowed)}"
 

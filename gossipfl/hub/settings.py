@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from gossipfl.errors import UserError
 from gossipfl.fleet.files import read_secret
 from gossipfl.hub.alerts.settings import AlertsSection
 from gossipfl.hub.reports.settings import ReportsSection
-from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, networks, one_of
+from gossipfl.setting_docs import PORT_MAX, Doc, addresses, between, is_loopback, networks, one_of
 from gossipfl.toml_files import near, read_file
 
 _WIDTH = 96
@@ -59,10 +58,7 @@ class ApiSection:
 
     @property
     def is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,8 @@ async def test_only_whom_the_authorities_vouch_for_gets_it(tmp_path: Path) -> No
         ('webhook = "https://hooks.example:99999/x"', "Port out of range"),
         ('kinds = ["disc"]', "'disc' is none"),
         ('mail_server = "mail.example"', "not host:port"),
+        ('mail_server = "mail.example:65536"', "not host:port"),
+        ('mail_server = "mail\\nexample:25"', "not host:port"),
         ('mail_to = ["ann"]', "'ann' is not name@host"),
         ('mail_from = "ann@example.org, bob@example.org"', "not name@host"),
         ('page_url = "hub.example"', "https://HOST"),

@@ -19,7 +19,8 @@ from gossipfl import __version__
 from gossipfl.errors import UserError
 from gossipfl.fleet import files
 from gossipfl.hub.alerts.messages import KEY, SIGNATURE, Message, signature, subject_line, text
-from gossipfl.hub.alerts.settings import AlertsSection, is_loopback
+from gossipfl.hub.alerts.settings import AlertsSection
+from gossipfl.setting_docs import is_loopback
 
 SEND_S = 10.0  # guess: one try, from the name server to the answer
 SECRET_BYTES_MIN = 16  # 128 bits, as an invitation's secret
@@ -119,14 +120,11 @@ class Mail:
         return mail
 
     def _send(self, mail: EmailMessage) -> None:
-        host, _, port = self._settings.mail_server.rpartition(":")
-        host = host.strip("[]")
+        host, port = _host_and_port(self._settings.mail_server)
         if self._settings.mail_tls == "tls":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                host, int(port), timeout=SEND_S, context=self._tls
-            )
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=SEND_S, context=self._tls)
         else:
-            server = smtplib.SMTP(host, int(port), timeout=SEND_S)
+            server = smtplib.SMTP(host, port, timeout=SEND_S)
         with server:
             if self._settings.mail_tls == "starttls":
                 server.starttls(context=self._tls)  # raises if the server does not offer it
@@ -148,7 +146,7 @@ def channels(settings: AlertsSection, clock: Callable[[], int]) -> list[Channel]
     if settings.mail_server:
         if not (settings.mail_from and settings.mail_to):
             raise UserError("GF811", "mail needs alerts.mail_from and alerts.mail_to")
-        host = settings.mail_server.rpartition(":")[0]
+        host, _ = _host_and_port(settings.mail_server)
         if settings.mail_tls == "none" and not is_loopback(host):
             raise UserError("GF811", f"alerts.mail_tls is none, and {host} is not loopback")
         password = None
@@ -156,6 +154,12 @@ def channels(settings: AlertsSection, clock: Callable[[], int]) -> list[Channel]
             password = _secret(settings.mail_password_file, "alerts.mail_password_file").decode()
         found.append(Mail(settings, password, default_tls(settings.ca_file)))
     return found
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Of a mail server, as the settings have checked it."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _secret(path: Path | None, name: str) -> bytes:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from gossipfl.setting_docs import Doc, between, one_of
+from gossipfl.setting_docs import Doc, addresses, between, is_loopback, one_of
 
 KINDS = ("quarantine", "budget", "convergence", "silence", "disk", "log", "task", "policy")
 """What an alert may be about: `page.model.Kind`."""
 DAY_S = 86_400
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine, without asking a name server."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def url_problem(text: str) -> str | None:
@@ -49,10 +40,9 @@ def page_problem(text: str) -> str | None:
 
 
 def server_problem(text: str) -> str | None:
-    host, _, port = text.rpartition(":")
-    if not text or (host and text.isprintable() and port.isdigit() and 1 <= int(port) <= 65_535):
-        return None
-    return f"{text!r} is not host:port"
+    if not text.isprintable():
+        return f"{text!r} is not host:port"
+    return addresses((text,)) if text else None
 
 
 def address_problem(text: str) -> str | None:

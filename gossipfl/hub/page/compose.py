@@ -12,6 +12,7 @@ from gossipfl.hub.page.chronicle import PEOPLE
 from gossipfl.hub.page.facts import Facts
 from gossipfl.hub.page.fleet import Roster, online, roster, row_of
 from gossipfl.hub.page.model import (
+    Cost,
     DevicePage,
     DeviceRow,
     Edge,
@@ -41,6 +42,7 @@ def page(facts: Facts, rules: AlertsSection | None = None) -> Page:
     mark = _mark(facts)
     rules = rules or AlertsSection()
     spend = privacy(facts, fleet, rules.budget_share)
+    money = cost(facts, fleet)
     found = findings(facts, fleet, rows, spend, rules)
     made = Page(
         fleet=facts.fleet,
@@ -49,7 +51,7 @@ def page(facts: Facts, rules: AlertsSection | None = None) -> Page:
         mark=mark,
         insecure=facts.insecure,
         verdict=_verdict(facts, mark, rows),
-        tiles=_tiles(facts, rows, spend),
+        tiles=_tiles(facts, rows, spend, money),
         needs=needs(found, rules),
         findings=found,
         alerts=facts.alerts,
@@ -60,7 +62,7 @@ def page(facts: Facts, rules: AlertsSection | None = None) -> Page:
         privacy=spend,
         security=security(facts, fleet, rows),
         evidence=evidence(facts),
-        cost=cost(facts, fleet),
+        cost=money,
     )
     return replace(made, version=_version(made))
 
@@ -194,7 +196,9 @@ def _kept_out(rows: tuple[DeviceRow, ...], *, named: bool = True) -> str:
     return f"{out[0]} is" if named else "1 is"
 
 
-def _tiles(facts: Facts, rows: tuple[DeviceRow, ...], spend: Privacy | None) -> tuple[Tile, ...]:
+def _tiles(
+    facts: Facts, rows: tuple[DeviceRow, ...], spend: Privacy | None, money: Cost | None
+) -> tuple[Tile, ...]:
     here, total = online(rows)
     tiles = [
         Tile(
@@ -223,7 +227,6 @@ def _tiles(facts: Facts, rows: tuple[DeviceRow, ...], spend: Privacy | None) -> 
             )
     if spend is not None:
         tiles.append(_budget_tile(spend))
-    money = cost(facts, roster(facts))
     kept = next((f for f in money.lines if f.name == "Kept local"), None) if money else None
     if kept is not None:
         tiles.append(Tile("Bytes kept local", kept.value, kept.formula, link="#cost"))
