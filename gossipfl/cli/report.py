@@ -234,7 +234,7 @@ def _fetched(args: Namespace) -> Result:
     where = "/api/v1/compliance/report" if name == "compliance" else f"/api/v1/reports/{name}"
     size = getattr(args, "size", None)
     token = files.read_secret(args.token_file).decode().strip()
-    query = f"?format={_format(args)}" + (f"&size={size}" if size else "")
+    query = f"?format={_format(args)}" + ("" if size is None else f"&size={size}")
     data = HubClient(args.log, args.ca, token).fetch(where + query)
     return _written(args, data, {"report": name})
 

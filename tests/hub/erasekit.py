@@ -39,7 +39,6 @@ from sim.fleet import Fleet, Keys
 NOON = 1_700_000_000
 NAME = "Robertas-Phone-7"
 RECEIPTS = 40
-Query = "SELECT 1"
 
 
 @dataclass

@@ -47,7 +47,7 @@ from gossipfl.hub.reports.tally import Part, Tally
 from gossipfl.hub.reports.timeline import BINS_MAX, Durations, Timeline
 from gossipfl.hub.reports.value import cost_report
 from gossipfl.identity import Signer, device_name, short_name
-from gossipfl.messages import Merged, Policy, Privacy, Receipt, Refused
+from gossipfl.messages import Lineage, Merged, Policy, Privacy, Receipt, Refused
 from gossipfl.objects import Vouched, digest, pack_vouched, unpack_vouched
 from gossipfl.parameters import Layout, Tensor
 from gossipfl.privacy.gaussian import epsilon_of
@@ -570,7 +570,7 @@ def test_the_cost_report_has_the_page_s_figures_and_the_gain() -> None:
 
 
 def receipt_draft(by: bytes, number: int, merged: dict[bytes, float], time: int) -> Draft:
-    lineage = __import__("gossipfl.messages", fromlist=["Lineage"]).Lineage(bytes(32), 1, bytes(32))
+    lineage = Lineage(bytes(32), 1, bytes(32))
     rows = [Merged(d, number, bytes(32), digest(d + bytes([number])), w) for d, w in merged.items()]
     made = Receipt(
         FLEET, by, number, number, lineage, bytes(32), "nna", 1, time,
